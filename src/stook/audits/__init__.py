@@ -1,0 +1,1 @@
+"""Make challenges, prove possession, judge a proof to a verdict. Still empty."""

@@ -1,0 +1,1 @@
+"""HTTP in and out; translates and holds no rule. Still empty."""

@@ -1,0 +1,49 @@
+"""Every hash names its purpose: BLAKE3, keyed by a tag from the one table below.
+
+The key of a tag is ``BLAKE3("stook/1/" + tag)``; the tagged hash of `data` is ``BLAKE3(data, key)``. Two purposes can
+therefore never share a digest, and a leaf can never be taken for a node (`docs/formats/hashes.md`).
+"""
+
+from __future__ import annotations
+
+import enum
+
+from blake3 import blake3
+from typing_extensions import Buffer
+
+DIGEST_BYTES = 32
+
+
+class Tag(enum.Enum):
+    """What a digest or a signature is for. Values are part of the format and never change."""
+
+    LEAF = "merkle-leaf"
+    NODE = "merkle-node"
+    SHARD = "shard-root"
+    ENVELOPE = "envelope"
+    HELLO = "hello"
+    CONTACT = "contact"
+    ANNOUNCEMENT = "announcement"
+    CONTRACT = "contract"
+    RENEWAL = "renewal"
+    GRANT = "grant"
+    RECEIPT = "receipt"
+    ERASURE_RECEIPT = "erase-receipt"
+    PLAINTEXT = "plaintext"
+    CONTENT = "content"
+    DHT_KEY = "dht-key"
+    PUZZLE = "puzzle"
+    STORED_RECORD = "stored-record"
+
+    @property
+    def key(self) -> bytes:
+        """The 32-byte BLAKE3 key of this tag."""
+        return _KEYS[self]
+
+
+_KEYS = {tag: blake3(b"stook/1/" + tag.value.encode()).digest() for tag in Tag}
+
+
+def tagged_hash(tag: Tag, data: Buffer) -> bytes:
+    """The 32-byte digest of `data` for the purpose `tag`."""
+    return blake3(data, key=_KEYS[tag]).digest()

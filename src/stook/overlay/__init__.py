@@ -1,0 +1,1 @@
+"""Find other nodes. Today: a book of announcements that seeds exchange."""
