@@ -1,0 +1,198 @@
+"""Settings: read once from a node's ``config.toml``, checked, frozen; documented line by line in `docs/settings.md`.
+
+A home directory is one node: its settings, its keys, its data. Sizes are written ``100 GiB``, durations ``90 d``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from stook.errors import ConfigError
+
+CONFIG_NAME = "config.toml"
+DEFAULT_NETWORK = "local"
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_DURATION_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+_NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*\Z")
+
+Text = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[node]``: what every node has."""
+
+    network: Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[a-z0-9.-]+\Z")] = DEFAULT_NETWORK
+    listen: Text = "127.0.0.1:0"
+    """Address and port to serve on; port 0 lets the system choose (farmers then remember it)."""
+    advertise: tuple[Text, ...] = ()
+    """Addresses to announce instead of the one listened on."""
+    seeds: tuple[Text, ...] = ()
+    """Contact URIs ``stook://host:port/node-id`` to ask for others and to announce to."""
+    puzzle_bits: Annotated[int, Meta(ge=0, le=40)] = 0
+    log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
+
+
+class FarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[farm]``: what a farmer offers and where its limits are."""
+
+    capacity: Text = "10 GiB"
+    """What may be stored or promised at most."""
+    min_free_disk: Text = "1 GiB"
+    """Free space to leave on the disk, whatever the capacity says."""
+    storage_price_per_gib_hour: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    download_price_per_gib: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    min_duration: Text = "1 h"
+    max_duration: Text = "366 d"
+    max_reserved_per_renter: Text = "4 GiB"
+    """How much one renter may have promised and not yet brought."""
+    operator: Annotated[str, Meta(max_length=64)] = ""
+    failure_domain: Annotated[str, Meta(max_length=64)] = ""
+    allowed_renters: tuple[Text, ...] = ()
+    """Node ids in hex; empty: everyone."""
+    max_transfers: Annotated[int, Meta(ge=1, le=256)] = 8
+    upload_limit: Text = "0"
+    """Bytes a second sent at most, all peers together; 0: no limit."""
+    download_limit: Text = "0"
+    """Bytes a second received at most; 0: no limit."""
+    scrub_interval: Text = "30 d"
+    """How long one pass of the integrity scrub over all shards may take."""
+
+
+class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[rent]``: how objects are kept."""
+
+    code: Annotated[str, Meta(max_length=16)] = ""
+    """``K/N``; empty: chosen from the number of independent farmers known."""
+    spares: Annotated[int, Meta(ge=0, le=64)] = 1
+    """Shards uploaded beyond n, the slowest of which are cut off."""
+    spread: Annotated[str, Meta(pattern=r"^(strict|farmers)\Z")] = "strict"
+    """``strict`` caps shards per operator and network; ``farmers`` only asks for distinct farmers (one machine)."""
+    contract_duration: Text = "90 d"
+    max_storage_price_per_gib_hour: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 2**63 - 1
+    max_download_price_per_gib: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 2**63 - 1
+    memory_budget: Text = "192 MiB"
+    upload_limit: Text = "0"
+    download_limit: Text = "0"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole ``config.toml``."""
+
+    node: NodeSettings = NodeSettings()
+    farm: FarmSettings = FarmSettings()
+    rent: RentSettings = RentSettings()
+
+
+def _quantity(text: str, units: dict[str, int], what: str) -> int:
+    match = _NUMBER_AND_UNIT.match(text)
+    if match is None or match[2].lower() not in units:
+        known = ", ".join(unit for unit in units if unit)
+        raise ConfigError(f"{text!r} is no {what}: write a number and one of {known}")
+    whole, _, fraction = match[1].partition(".")
+    scale = units[match[2].lower()]
+    return int(whole + fraction) * scale // int("1" + "0" * len(fraction))
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``1.5 GiB``, ``100MB`` or ``4096``. Raises `ConfigError`."""
+    return _quantity(text, _SIZE_UNITS, "size")
+
+
+def parse_duration_ms(text: str) -> int:
+    """Milliseconds from ``90 d``, ``1.5h`` or ``30 s``. Raises `ConfigError`."""
+    return _quantity(text, _DURATION_UNITS_MS, "duration")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port from ``host:port`` or ``[v6]:port``. Raises `ConfigError`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{text!r} is no address: write host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def load_settings(home: Path) -> Settings:
+    """The settings of the node in `home`. Raises `ConfigError` naming the file, the setting and what is wrong."""
+    path = home / CONFIG_NAME
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{home} holds no node yet: run `stook init` or `stook farm init` first") from None
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    try:
+        settings = msgspec.convert(raw, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    _check_quantities(path, settings)
+    return settings
+
+
+def _check_quantities(path: Path, settings: Settings) -> None:
+    farm, rent, node = settings.farm, settings.rent, settings.node
+    try:
+        for size in (farm.capacity, farm.min_free_disk, farm.max_reserved_per_renter, rent.memory_budget):
+            parse_size(size)
+        for rate in (farm.upload_limit, farm.download_limit, rent.upload_limit, rent.download_limit):
+            parse_size(rate)
+        for duration in (farm.min_duration, farm.max_duration, farm.scrub_interval, rent.contract_duration):
+            parse_duration_ms(duration)
+        for address in (node.listen, *node.advertise):
+            parse_address(address)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return str(value)
+
+
+def render_settings(sections: dict[str, msgspec.Struct]) -> str:
+    """A ``config.toml`` text holding every setting of the sections with its value."""
+    lines = ["# Every setting is described in docs/settings.md.", ""]
+    for name, section in sections.items():
+        lines.append(f"[{name}]")
+        lines += [f"{field} = {_toml_value(getattr(section, field))}" for field in section.__struct_fields__]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def write_settings(home: Path, sections: dict[str, msgspec.Struct]) -> None:
+    """Write a new ``config.toml`` into `home`. Raises `ConfigError` when there is one already."""
+    path = home / CONFIG_NAME
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(render_settings(sections))
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already: this home holds a node") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+
+
+def default_home() -> Path:
+    """``STOOK_HOME``, or ``~/.stook``."""
+    return Path(os.environ.get("STOOK_HOME") or Path.home() / ".stook")
