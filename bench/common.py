@@ -1,0 +1,78 @@
+"""What every benchmark shares: processes' CPU time, random files, medians with spread, JSON out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+RESULTS = Path(__file__).parent / "results"
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system seconds of live processes, children not included (Linux)."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+def peak_rss_mib(pid: int) -> float:
+    """Peak resident memory of a live process in MiB (Linux)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no VmHWM for {pid}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that are free just now, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [item.getsockname()[1] for item in sockets]
+    finally:
+        for item in sockets:
+            item.close()
+
+
+def write_random(path: Path, size_bytes: int) -> None:
+    """A file of fresh random bytes, synced, so that no side gains from caches of an earlier one."""
+    with path.open("wb") as file:
+        left = size_bytes
+        while left:
+            piece = os.urandom(min(left, 1 << 22))
+            file.write(piece)
+            left -= len(piece)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Minimum, median and maximum."""
+    return {
+        "min": round(min(values), 4),
+        "median": round(statistics.median(values), 4),
+        "max": round(max(values), 4),
+    }
+
+
+def machine() -> dict[str, object]:
+    """What the figures were taken on."""
+    return {"cpus": os.cpu_count(), "machine": platform.machine(), "python": sys.version.split()[0]}
+
+
+def report(name: str, result: dict[str, object]) -> None:
+    """Print one JSON object and keep it under ``bench/results``."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"benchmark": name, "machine": machine(), **result}, indent=2)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(text)

@@ -1,0 +1,159 @@
+"""A Tahoe-LAFS grid of its own on loopback: introducer, storage nodes, gateway, in a virtual environment of their own.
+
+The release comes from PyPI and runs as its documentation says; ``foolscap`` switches both halves to the older protocol.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench.common import cpu_seconds, free_ports
+
+VERSION = "1.20.0"
+START_DEADLINE_SECONDS = 120
+BLOCK_BYTES = 1 << 20
+
+
+def install(directory: Path) -> Path:
+    """A virtual environment with the pinned release; its ``tahoe`` command."""
+    command = directory / "bin" / "tahoe"
+    if not command.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+        pip = [str(directory / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, f"tahoe-lafs=={VERSION}"], check=True)
+    return command
+
+
+class TahoeGrid:
+    """Start with `start`, end with `stop`; `put` and `get` speak to the gateway's web API."""
+
+    def __init__(self, command: Path, root: Path, *, nodes: int, needed: int, total: int, foolscap: bool) -> None:
+        self._command = str(command)
+        self._root = root
+        self._nodes = nodes
+        self._code = (needed, total)
+        self._foolscap = foolscap
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._web_port = 0
+
+    def start(self) -> None:
+        """Create and start every node; returns when the gateway sees all storage nodes."""
+        self._root.mkdir(parents=True)
+        ports = free_ports(self._nodes + 2)
+        self._web_port = ports[-1]
+        self._create("create-introducer", "introducer", ports[0])
+        self._run("introducer")
+        furl_file = self._root / "introducer" / "private" / "introducer.furl"
+        self._wait(lambda: furl_file.exists(), "the introducer")
+        furl = furl_file.read_text().strip()
+        for number in range(self._nodes):
+            name = f"storage{number}"
+            self._create("create-node", name, ports[1 + number], f"--introducer={furl}", "--webport=none")
+            self._set_protocol(name)
+            self._run(name)
+        needed, total = self._code
+        self._tahoe(
+            "create-client",
+            f"--introducer={furl}",
+            f"--webport=tcp:{self._web_port}:interface=127.0.0.1",
+            f"--shares-needed={needed}",
+            f"--shares-happy={total}",
+            f"--shares-total={total}",
+            str(self._root / "gateway"),
+        )
+        self._set_protocol("gateway")
+        self._run("gateway")
+        self._wait(self._all_connected, "the gateway to meet its storage nodes")
+
+    def put(self, path: Path) -> str:
+        """Upload a file as it would be by ``curl -T``; the capability it returns."""
+        connection = self._connection()
+        with path.open("rb") as file:
+            connection.request("PUT", "/uri", body=file, headers={"Content-Length": str(path.stat().st_size)})
+            return self._answer(connection).decode()
+
+    def get(self, capability: str, buffer: bytearray) -> int:
+        """Download everything into a small reused buffer; the number of bytes."""
+        connection = self._connection()
+        connection.request("GET", f"/uri/{capability}")
+        response = connection.getresponse()
+        if response.status != 200:
+            raise RuntimeError(f"Tahoe-LAFS answered {response.status}: {response.read(500)!r}")
+        total = 0
+        while count := response.readinto(buffer):
+            total += count
+        connection.close()
+        return total
+
+    def cpu_seconds(self) -> float:
+        """CPU seconds of all its processes so far."""
+        return cpu_seconds(process.pid for process in self._processes)
+
+    def stop(self) -> None:
+        """End every process this grid started."""
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self._web_port, timeout=600, blocksize=BLOCK_BYTES)
+
+    def _answer(self, connection: http.client.HTTPConnection) -> bytes:
+        response = connection.getresponse()
+        body = response.read()
+        connection.close()
+        if response.status not in (200, 201):
+            raise RuntimeError(f"Tahoe-LAFS answered {response.status}: {body[:500]!r}")
+        return body
+
+    def _all_connected(self) -> bool:
+        try:
+            connection = self._connection()
+            connection.request("GET", "/?t=json")
+            servers = json.loads(self._answer(connection))["servers"]
+        except OSError:
+            return False
+        return sum(server["connection_status"].startswith("Connected") for server in servers) >= self._nodes
+
+    def _tahoe(self, *arguments: str) -> None:
+        subprocess.run([self._command, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    def _create(self, kind: str, name: str, port: int, *more: str) -> None:
+        where = (f"--port=tcp:{port}:interface=127.0.0.1", f"--location=tcp:127.0.0.1:{port}")
+        self._tahoe(kind, *where, *more, str(self._root / name))
+
+    def _set_protocol(self, name: str) -> None:
+        if not self._foolscap:
+            return
+        path = self._root / name / "tahoe.cfg"
+        text = path.read_text()
+        for section in ("[client]", "[storage]"):
+            text = text.replace(section, f"{section}\nforce_foolscap = true")
+        path.write_text(text)
+
+    def _run(self, name: str) -> None:
+        log = (self._root / f"{name}.log").open("wb")
+        command = [self._command, "run", "--allow-stdin-close", str(self._root / name)]
+        self._processes.append(
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ})
+        )
+        log.close()
+
+    def _wait(self, ready, what: str) -> None:
+        deadline = time.monotonic() + START_DEADLINE_SECONDS
+        while not ready():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"gave up waiting for {what}; logs are in {self._root}")
+            time.sleep(0.1)
