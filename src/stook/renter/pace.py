@@ -1,0 +1,165 @@
+"""Which transfers of a segment to start, to double and to cut: the long tail decided in one place. Pure.
+
+Both roads have the same shape. A segment wants a number of distinct indices; each *attempt* moves one index to or from
+one farmer. The shell reports what became of the attempts, and is told what to do next.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class State(enum.Enum):
+    """What became of an attempt."""
+
+    RUNNING = enum.auto()
+    DONE = enum.auto()
+    FAILED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One index on its way to or from one farmer. Times are monotonic seconds."""
+
+    number: int
+    index: int
+    state: State
+    started: float
+    ended: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """When a transfer counts as late. A transfer is late beyond `factor` times the median of those that are done,
+    but never before `floor_seconds`; with nothing done yet, beyond `blind_seconds`.
+    """
+
+    factor: float = 2.0
+    floor_seconds: float = 0.5
+    blind_seconds: float = 5.0
+
+    def limit(self, attempts: Sequence[Attempt], needed: int) -> float:
+        """The age in seconds beyond which a running attempt is late. It is known once half of `needed` are done."""
+        times = sorted(attempt.ended - attempt.started for attempt in attempts if attempt.state is State.DONE)
+        if 2 * len(times) < needed or not times:
+            return self.blind_seconds
+        return max(self.floor_seconds, self.factor * times[len(times) // 2])
+
+
+@dataclass(frozen=True, slots=True)
+class PushGoal:
+    """What an upload of one segment wants: `enough` receipts of distinct indices make it durable, `full` complete it."""
+
+    enough: int
+    full: int
+    spares: tuple[int, ...]
+    """Code indices beyond n that are sealed and may stand in for a late or failed one, in this order."""
+    max_tries: int = 4
+    """Farmers tried for one index at most."""
+    settle: Patience = Patience(factor=4.0, floor_seconds=2.0, blind_seconds=30.0)
+    """When the last transfers are left to the agent's fill loop once the segment is durable."""
+    late: Patience = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What the shell does next. `check_in` is when to ask again if nothing happens, in seconds (None: no need)."""
+
+    start: tuple[int, ...] = ()
+    """Indices to bring to farmers that have not been tried for this segment."""
+    cut: tuple[int, ...] = ()
+    """Numbers of running attempts to stop."""
+    over: bool = False
+    """Nothing more will be started; what is done is the result."""
+    check_in: float | None = None
+
+
+def _running(attempts: Sequence[Attempt]) -> list[Attempt]:
+    return [attempt for attempt in attempts if attempt.state is State.RUNNING]
+
+
+def _done(attempts: Sequence[Attempt]) -> set[int]:
+    return {attempt.index for attempt in attempts if attempt.state is State.DONE}
+
+
+def next_push(goal: PushGoal, held: frozenset[int], attempts: Sequence[Attempt], now: float) -> Move:
+    """The next move of an upload whose indices `held` have receipts from before.
+
+    Every index below n that is not held is started at once. A failed attempt is answered with a spare index, or, when
+    none is left, the same index at another farmer; a late one likewise, beside the one that lags. With `full` receipts
+    the rest is cut. Once durable, what is very late is left to the agent.
+    """
+    done = _done(attempts) | held
+    running = _running(attempts)
+    everyone = tuple(attempt.number for attempt in running)
+    if len(done) >= goal.full:
+        return Move(cut=everyone, over=True)
+    if len(done) >= goal.enough and running:
+        limit = goal.settle.limit(attempts, goal.full)
+        if all(now - attempt.started > limit for attempt in running):
+            return Move(cut=everyone, over=True)
+    if not attempts:
+        return Move(start=_first(goal, held), check_in=goal.late.floor_seconds)
+    limit = goal.late.limit(attempts, goal.full - len(held))
+    late = [attempt for attempt in running if now - attempt.started > limit]
+    tries = _tries(attempts)
+    # What is on its way and not late, plus what is done, must add up to a full segment.
+    lacking = goal.full - len(done | {attempt.index for attempt in running if attempt not in late})
+    unused = [index for index in goal.spares if index not in tries and index not in held]
+    start = unused[: max(0, lacking)]
+    on_time = {attempt.index for attempt in running if attempt not in late}
+    open_indices = [
+        index for index in sorted(tries) if index not in done and index not in on_time and tries[index] < goal.max_tries
+    ]
+    start += open_indices[: max(0, lacking - len(start))]
+    return Move(start=tuple(start), over=not running and not start, check_in=_check_in(running, late, limit, now))
+
+
+def _first(goal: PushGoal, held: frozenset[int]) -> tuple[int, ...]:
+    spares = set(goal.spares)
+    wanted = [index for index in range(goal.full + len(spares)) if index not in held and index not in spares]
+    return tuple(wanted[: goal.full - len(held)])
+
+
+def _tries(attempts: Sequence[Attempt]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for attempt in attempts:
+        counts[attempt.index] = counts.get(attempt.index, 0) + 1
+    return counts
+
+
+def _check_in(running: Sequence[Attempt], late: Sequence[Attempt], limit: float, now: float) -> float | None:
+    waits = [attempt.started + limit - now for attempt in running if attempt not in late]
+    if late:
+        waits.append(0.5)
+    return max(0.01, min(waits)) if waits else None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchGoal:
+    """What a download of one segment wants: any `needed` of the indices in `order`, best first."""
+
+    needed: int
+    order: tuple[int, ...]
+    max_extra: int
+    """How many may run beyond what is still needed, to overtake late ones."""
+    late: Patience = Patience()
+
+
+def next_fetch(goal: FetchGoal, attempts: Sequence[Attempt], now: float) -> Move:
+    """The next move of a download: the first `needed` at once, a further index for each that failed or is late, and
+    everything cut once `needed` are in.
+    """
+    done = _done(attempts)
+    running = _running(attempts)
+    if len(done) >= goal.needed:
+        return Move(cut=tuple(attempt.number for attempt in running), over=True)
+    limit = goal.late.limit(attempts, goal.needed)
+    late = [attempt for attempt in running if now - attempt.started > limit]
+    lacking = goal.needed - len(done) - (len(running) - len(late))
+    room = goal.needed - len(done) + goal.max_extra - len(running)
+    tried = {attempt.index for attempt in attempts}
+    start = tuple([index for index in goal.order if index not in tried][: max(0, min(lacking, room))])
+    return Move(start=start, over=not running and not start, check_in=_check_in(running, late, limit, now))
