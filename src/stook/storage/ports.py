@@ -63,6 +63,13 @@ class ShardStore(Protocol):
         """
         ...
 
+    def resumable_units(self, root: ShardRoot, size_bytes: int) -> int:
+        """Units that a partial shard of this size holds already, verified and safe to skip; 0 when there is none.
+
+        The farmer tells the sender before the leaf list comes; `open_writer` then starts at the same unit.
+        """
+        ...
+
     def find(self, root: ShardRoot) -> StoredShard | None:
         """The published shard, or None."""
         ...
