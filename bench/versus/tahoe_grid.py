@@ -125,7 +125,7 @@ class TahoeGrid:
             servers = json.loads(self._answer(connection))["servers"]
         except OSError:
             return False
-        return sum(server["connection_status"].startswith("Connected") for server in servers) >= self._nodes
+        return sum(server["connection_status"].lower().startswith("connected") for server in servers) >= self._nodes
 
     def _tahoe(self, *arguments: str) -> None:
         subprocess.run([self._command, *arguments], check=True, stdout=subprocess.DEVNULL)
