@@ -1,0 +1,110 @@
+"""The `stook` command: finds the subcommand, turns errors into sentences and exit codes, and nothing else.
+
+Each command lives in a file of its own and is imported when it is used, so that `stook --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+import stook
+from stook.errors import StookError
+
+COMMANDS: dict[str, str] = {
+    "init": "cmd_init",
+    "mb": "cmd_buckets",
+    "rb": "cmd_buckets",
+    "put": "cmd_put",
+    "get": "cmd_get",
+    "cat": "cmd_cat",
+    "cp": "cmd_cp",
+    "ls": "cmd_ls",
+    "stat": "cmd_stat",
+    "rm": "cmd_rm",
+    "status": "cmd_status",
+    "farmers": "cmd_farmers",
+    "agent": "cmd_agent",
+    "farm": "cmd_farm",
+    "demo": "cmd_demo",
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command object: the attribute of the command's own name in its module."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"stook.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(stook.__version__, prog_name="stook")
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory of this node's settings, keys and data. Default: $STOOK_HOME, or ~/.stook.",
+)
+@click.option("--debug", is_flag=True, help="Show the whole traceback when something goes wrong.")
+@click.pass_context
+def cli(ctx: click.Context, home: Path | None, debug: bool) -> None:
+    """Encrypted, erasure-coded storage on other people's disks, under signed contracts.
+
+    \b
+    Try it:       stook demo
+    Store:        stook init --seed URI;  stook mb photos;  stook put holiday.jpg photos/holiday.jpg
+    Rent out:     stook farm init --capacity "100 GiB";  stook farm run
+
+    Remote names are BUCKET/NAME. Exit codes: 0 done, 2 wrong use, 3 not found, 4 conflict, 5 this machine
+    (disk, permissions), 6 another node, 7 too few farmers or shards, 130 interrupted, 70 a bug of ours.
+    """
+    from stook.config import default_home
+
+    ctx.obj = home or default_home()
+    ctx.meta["stook.debug"] = debug
+
+
+def _report(error: StookError, *, as_json: bool) -> None:
+    if as_json:
+        text = {"ok": False, "error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+        click.echo(json.dumps(text))
+    click.echo(f"stook: {error}", err=True)
+
+
+def main() -> None:
+    """Run the command line; the process's exit status says what happened (`stook --help`)."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        cli.main(args=arguments, prog_name="stook", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stook: interrupted; nothing half-written is visible, and running it again goes on", err=True)
+        sys.exit(130)
+    except StookError as error:
+        if debug:
+            traceback.print_exc()
+        _report(error, as_json="--json" in arguments)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
