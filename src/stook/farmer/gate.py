@@ -1,0 +1,86 @@
+"""One change at a time to one shard: consign, renew, cancel, reap and scrub all pass here; reading does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from stook.errors import ReasonCode, RefusedError
+from stook.ids import ShardRoot
+
+T = TypeVar("T")
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """Wait for `work` even when cancelled meanwhile, and only then let the cancellation through.
+
+    A thread that writes to a file cannot be stopped; whoever holds the gate must not let go before it is done.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+class _Entry:
+    __slots__ = ("lock", "scope", "superseded", "users")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+        self.scope: asyncio.Timeout | None = None
+        self.superseded = False
+
+
+class ShardGate:
+    """Locks by shard root, with a deadline, and with the right to push a running transfer aside."""
+
+    def __init__(self) -> None:
+        self._entries: dict[ShardRoot, _Entry] = {}
+
+    def busy(self, root: ShardRoot) -> bool:
+        """Whether someone holds the gate of this shard or waits at it."""
+        return root in self._entries
+
+    @asynccontextmanager
+    async def hold(self, root: ShardRoot, *, deadline_seconds: float, supersede: bool = False) -> AsyncIterator[None]:
+        """Have the shard alone for the length of the block.
+
+        With `supersede` whoever holds it is told to stop (a sender that reconnects after a broken line must not wait
+        for its own dead transfer). Raises `RefusedError`: TOO_SLOW past the deadline, CANCELLED when superseded.
+        """
+        entry = self._entries.setdefault(root, _Entry())
+        entry.users += 1
+        try:
+            if supersede and entry.scope is not None:
+                entry.superseded = True
+                entry.scope.reschedule(asyncio.get_running_loop().time())
+            async with entry.lock:
+                entry.superseded = False
+                async with self._bounded(entry, deadline_seconds):
+                    yield
+        finally:
+            entry.users -= 1
+            if not entry.users:
+                self._entries.pop(root, None)
+
+    @asynccontextmanager
+    async def _bounded(self, entry: _Entry, deadline_seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(deadline_seconds) as scope:
+                entry.scope = scope
+                try:
+                    yield
+                finally:
+                    entry.scope = None
+        except TimeoutError:
+            if entry.superseded:
+                raise RefusedError(ReasonCode.CANCELLED, "a newer request for this shard took over") from None
+            raise RefusedError(ReasonCode.TOO_SLOW, f"not done in {deadline_seconds:g} s") from None

@@ -1,0 +1,60 @@
+"""What an operator may set about a farmer, as frozen values that `assembly` fills from the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stook.contracts.contract import Settlement
+from stook.farmer.admission import FarmerTerms
+from stook.farmer.capacity import CapacityLimits
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TransferLimits:
+    """How much a farmer moves at once. Each transfer holds two buffers of `block_bytes` while it runs."""
+
+    max_transfers: int = 8
+    max_waiting: int = 64
+    """Transfers beyond `max_transfers` wait in line, at most so many; the next one is refused with BUSY."""
+    block_bytes: int = MIB
+    """Hashed and written (or read) in one piece; a multiple of 16 KiB."""
+    transfer_deadline_seconds: float = 600.0
+    """No transfer of one shard takes longer, however steadily it crawls."""
+    retry_after_ms: int = 2_000
+    """When a peer that was refused with BUSY should ask again."""
+    verify_reads: bool = True
+    """Check every unit against its leaf before it is sent, so that damage is declared and never served."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoreIntervals:
+    """How often the background work runs."""
+
+    reap_seconds: float = 60.0
+    scrub_seconds: float = 60.0
+    scrub_round_seconds: float = 30 * 24 * 3600.0
+    """One pass of the integrity scrub over every shard is spread over so long."""
+    announce_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class FarmerSettings:
+    """Everything about one farmer. `terms.network` is the network it serves."""
+
+    terms: FarmerTerms
+    capacity: CapacityLimits
+    transfers: TransferLimits = field(default_factory=TransferLimits)
+    chores: ChoreIntervals = field(default_factory=ChoreIntervals)
+    operator: str = ""
+    failure_domain: str = ""
+    key_index: int = 0
+
+    @property
+    def settlements(self) -> tuple[int, ...]:
+        """The settlement kinds to announce, in order."""
+        return tuple(sorted(int(kind) for kind in self.terms.settlements))
+
+
+__all__ = ["CapacityLimits", "ChoreIntervals", "FarmerSettings", "FarmerTerms", "Settlement", "TransferLimits"]

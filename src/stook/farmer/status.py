@@ -1,0 +1,72 @@
+"""What a farmer did and holds, as one plain value for people, `--json` and tests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from stook.errors import ReasonCode
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubReport:
+    """One round, or one part of it, of the integrity scrub."""
+
+    shards: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    adopted: int = 0
+    """Shards on the disk that the index did not know and that were taken in again."""
+    finished_ms: int | None = None
+    """When the round ended; None while it runs."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters since start. Only the farmer's own loop touches them."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    shards_in: int = 0
+    shards_out: int = 0
+    reaped: int = 0
+    announced_ms: int | None = None
+    requests: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[ReasonCode] = field(default_factory=Counter)
+    last_scrub: ScrubReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FarmerStatus:
+    """A snapshot. Sizes are shard sizes in bytes; times are milliseconds since 1970 UTC."""
+
+    node_id: str
+    network: str
+    accepting: bool
+    started_ms: int
+    now_ms: int
+    allocated_bytes: int
+    stored_bytes: int
+    reserved_bytes: int
+    available_bytes: int
+    free_disk_bytes: int
+    contracts: Mapping[str, int]
+    """How many contracts stand reserved, active and lost."""
+    transfers_running: int
+    transfers_waiting: int
+    bytes_in: int
+    bytes_out: int
+    shards_in: int
+    shards_out: int
+    reaped: int
+    requests: Mapping[str, int]
+    refusals: Mapping[str, int]
+    """Refusals since start by reason code name."""
+    announced_ms: int | None
+    last_scrub: ScrubReport | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dictionaries and numbers, ready for a JSON encoder."""
+        return asdict(self)
