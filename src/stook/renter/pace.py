@@ -36,8 +36,8 @@ class Patience:
     but never before `floor_seconds`; with nothing done yet, beyond `blind_seconds`.
     """
 
-    factor: float = 2.0
-    floor_seconds: float = 0.5
+    factor: float = 3.0
+    floor_seconds: float = 1.0
     blind_seconds: float = 5.0
 
     def limit(self, attempts: Sequence[Attempt], needed: int) -> float:
@@ -50,7 +50,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class PushGoal:
-    """What an upload of one segment wants: `enough` receipts of distinct indices make it durable, `full` complete it."""
+    """What an upload of one segment wants: `enough` receipts of distinct indices make it durable, `full` fill it."""
 
     enough: int
     full: int
@@ -58,7 +58,7 @@ class PushGoal:
     """Code indices beyond n that are sealed and may stand in for a late or failed one, in this order."""
     max_tries: int = 4
     """Farmers tried for one index at most."""
-    settle: Patience = Patience(factor=4.0, floor_seconds=2.0, blind_seconds=30.0)
+    settle: Patience = Patience(factor=8.0, floor_seconds=4.0, blind_seconds=30.0)
     """When the last transfers are left to the agent's fill loop once the segment is durable."""
     late: Patience = Patience()
 
@@ -84,8 +84,12 @@ def _done(attempts: Sequence[Attempt]) -> set[int]:
     return {attempt.index for attempt in attempts if attempt.state is State.DONE}
 
 
-def next_push(goal: PushGoal, held: frozenset[int], attempts: Sequence[Attempt], now: float) -> Move:
+def next_push(
+    goal: PushGoal, held: frozenset[int], attempts: Sequence[Attempt], now: float, *, exhausted: bool = False
+) -> Move:
     """The next move of an upload whose indices `held` have receipts from before.
+
+    `exhausted` says that no further farmer can be had.
 
     Every index below n that is not held is started at once. A failed attempt is answered with a spare index, or, when
     none is left, the same index at another farmer; a late one likewise, beside the one that lags. With `full` receipts
@@ -104,17 +108,23 @@ def next_push(goal: PushGoal, held: frozenset[int], attempts: Sequence[Attempt],
         return Move(start=_first(goal, held), check_in=goal.late.floor_seconds)
     limit = goal.late.limit(attempts, goal.full - len(held))
     late = [attempt for attempt in running if now - attempt.started > limit]
+    start = () if exhausted else _stand_ins(goal, done, held, attempts, late)
+    return Move(start=start, over=not running and not start, check_in=_check_in(running, late, limit, now))
+
+
+def _stand_ins(
+    goal: PushGoal, done: set[int], held: frozenset[int], attempts: Sequence[Attempt], late: Sequence[Attempt]
+) -> tuple[int, ...]:
+    """What to start so that the receipts held and the transfers in time add up to a full segment again."""
+    in_time = {attempt.index for attempt in _running(attempts) if attempt not in late}
+    lacking = max(0, goal.full - len(done | in_time))
     tries = _tries(attempts)
-    # What is on its way and not late, plus what is done, must add up to a full segment.
-    lacking = goal.full - len(done | {attempt.index for attempt in running if attempt not in late})
+    slow = {attempt.index for attempt in late}
     unused = [index for index in goal.spares if index not in tries and index not in held]
-    start = unused[: max(0, lacking)]
-    on_time = {attempt.index for attempt in running if attempt not in late}
-    open_indices = [
-        index for index in sorted(tries) if index not in done and index not in on_time and tries[index] < goal.max_tries
-    ]
-    start += open_indices[: max(0, lacking - len(start))]
-    return Move(start=tuple(start), over=not running and not start, check_in=_check_in(running, late, limit, now))
+    again = [i for i in tries if i not in done and i not in in_time and tries[i] < goal.max_tries]
+    # A failed index first, then one that is only slow.
+    again.sort(key=lambda index: (index in slow, index))
+    return tuple((unused + again)[:lacking])
 
 
 def _first(goal: PushGoal, held: frozenset[int]) -> tuple[int, ...]:
@@ -143,9 +153,11 @@ class FetchGoal:
 
     needed: int
     order: tuple[int, ...]
-    max_extra: int
+    max_extra: int = 2
     """How many may run beyond what is still needed, to overtake late ones."""
-    late: Patience = Patience()
+    max_tries: int = 3
+    """How often one index is asked for, once every other has been."""
+    late: Patience = Patience(factor=2.5, floor_seconds=0.7, blind_seconds=3.0)
 
 
 def next_fetch(goal: FetchGoal, attempts: Sequence[Attempt], now: float) -> Move:
@@ -160,6 +172,9 @@ def next_fetch(goal: FetchGoal, attempts: Sequence[Attempt], now: float) -> Move
     late = [attempt for attempt in running if now - attempt.started > limit]
     lacking = goal.needed - len(done) - (len(running) - len(late))
     room = goal.needed - len(done) + goal.max_extra - len(running)
-    tried = {attempt.index for attempt in attempts}
-    start = tuple([index for index in goal.order if index not in tried][: max(0, min(lacking, room))])
+    busy = {attempt.index for attempt in running} | done
+    tries = _tries(attempts)
+    again = [i for i in goal.order if i in tries and i not in busy and tries[i] < goal.max_tries]
+    fresh = [index for index in goal.order if index not in tries]
+    start = tuple((fresh + again)[: max(0, min(lacking, room))])
     return Move(start=start, over=not running and not start, check_in=_check_in(running, late, limit, now))

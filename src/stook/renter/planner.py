@@ -94,6 +94,8 @@ class Choice:
 
     chosen: tuple[NodeId, ...]
     rejected: tuple[Rejection, ...]
+    shortage: str = ""
+    """Empty, or the sentence that says why fewer were chosen than asked for."""
 
 
 def network_groups(hosts: Iterable[str]) -> frozenset[str]:
@@ -111,7 +113,7 @@ def network_groups(hosts: Iterable[str]) -> frozenset[str]:
 
 
 def group_cap(k: int) -> int:
-    """How many shards of one segment an operator, a network or a failure domain may hold: fewer than k, at least one."""
+    """How many shards of one segment an operator, a network or a failure domain may hold: below k, at least one."""
     return max(1, k - 1)
 
 
@@ -179,7 +181,9 @@ def _shuffled(candidates: Sequence[Candidate], dice: Dice) -> list[Candidate]:
 def _hand_out(
     order: Sequence[Candidate], demand: Demand, holders: Sequence[Candidate]
 ) -> tuple[list[Candidate], list[Rejection]]:
-    caps, chosen, capped = _Caps(demand, holders), [], []
+    caps = _Caps(demand, holders)
+    chosen: list[Candidate] = []
+    capped: list[Rejection] = []
     for candidate in order:
         if len(chosen) == demand.count:
             break
@@ -198,12 +202,13 @@ def choose(
     *,
     holders: Sequence[Candidate] = (),
     excluding: frozenset[NodeId] = frozenset(),
+    at_least: int | None = None,
     now_ms: int,
     dice: Dice,
 ) -> Choice:
     """Choose `demand.count` distinct farmers. `holders` have shards of the segment already and count for the caps.
 
-    Raises `NotEnoughError` with a sentence that counts who was passed over and why.
+    Raises `NotEnoughError` below `at_least` (default: all), with a sentence that counts who was passed over and why.
     """
     barred = excluding | {holder.node_id for holder in holders}
     rejected: list[Rejection] = []
@@ -228,17 +233,18 @@ def choose(
         if len(again) > len(chosen):
             chosen, capped = again, capped_again
     rejected += capped
-    if len(chosen) < demand.count:
-        raise NotEnoughError(shortage(len(candidates), len(chosen), demand, rejected))
-    return Choice(tuple(candidate.node_id for candidate in chosen), tuple(rejected))
+    lack = shortage(len(candidates), len(chosen), demand, rejected) if len(chosen) < demand.count else ""
+    if len(chosen) < (demand.count if at_least is None else at_least):
+        raise NotEnoughError(lack)
+    return Choice(tuple(candidate.node_id for candidate in chosen), tuple(rejected), lack)
 
 
 def shortage(known: int, found: int, demand: Demand, rejected: Sequence[Rejection]) -> str:
     """One sentence that says what is missing and what stood in the way of the others."""
     counts = Counter(rejection.reason for rejection in rejected)
     why = "; ".join(f"{count} {reason.value}" for reason, count in counts.most_common())
-    verb = "is" if demand.count == 1 else "are"
-    text = f"{demand.count} more farmers {verb} needed and {found} can be had: {known} known"
+    noun = "farmer is" if demand.count == 1 else "farmers are"
+    text = f"{demand.count} more {noun} needed and {found} can be had: {known} known"
     return f"{text}, of which {why}" if why else text
 
 

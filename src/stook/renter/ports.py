@@ -53,7 +53,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Leave to bring one shard to, or fetch it from, one farmer: the countersigned contract and a grant to the asker."""
+    """Leave to bring one shard to, or fetch it from, one farmer: the signed contract and a grant to the asker."""
 
     segment_id: SegmentId
     index: int
