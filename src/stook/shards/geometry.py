@@ -234,7 +234,7 @@ def units_of(shape: SegmentShape, begin: int, length: int) -> UnitRange:
 
     Raises `ValueError` when the range is empty or leaves the segment.
     """
-    if not (0 <= begin and 0 < length and begin + length <= shape.capacity):
+    if begin < 0 or length < 1 or begin + length > shape.capacity:
         raise ValueError(f"{length} bytes from {begin} are not within {shape.capacity}")
     first, last = begin // UNIT_BYTES, (begin + length - 1) // UNIT_BYTES
     touched = range(first, last + 1) if last - first < shape.k else range(shape.k)
