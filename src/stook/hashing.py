@@ -34,6 +34,8 @@ class Tag(enum.Enum):
     DHT_KEY = "dht-key"
     PUZZLE = "puzzle"
     STORED_RECORD = "stored-record"
+    SHARD_FILE = "shard-file"
+    CONTRACT_RECORD = "contract-record"
 
     @property
     def key(self) -> bytes:
