@@ -34,6 +34,7 @@ class Tag(enum.Enum):
     DHT_KEY = "dht-key"
     PUZZLE = "puzzle"
     STORED_RECORD = "stored-record"
+    KEY_FILE = "key-file"
     SHARD_FILE = "shard-file"
     CONTRACT_RECORD = "contract-record"
 

@@ -1,20 +1,31 @@
-"""A contact: who a node is and where it can be reached, signed by itself and numbered so that the newest wins."""
+"""A contact: who a node is and where it can be reached, signed by itself and numbered so that the newest wins.
+
+The short form that people pass on, a contact URI, is unsigned: it names the node id, so whoever answers at the address
+has to prove that key (`docs/formats/contact.md`).
+"""
 
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 from msgspec import Meta
 
 from stook.codec import Record, encode
+from stook.errors import ConfigError
 from stook.hashing import Tag, tagged_hash
-from stook.identity.keys import node_id_of, verify
-from stook.ids import NetworkIdField, NodeId, PublicKeyField, SignatureField, U32Field, U63Field
+from stook.identity.keys import NodeKey, node_id_of, verify
+from stook.ids import NetworkId, NetworkIdField, NodeId, PublicKeyField, SignatureField, U32Field, U63Field
 
 CONTACT_VERSION = 1
 MAX_ADDRESSES = 8
-MAX_CONTACT_BYTES = 2048
+MAX_CONTACT_BYTES = 4096
+"""Above the encoding of any contact: eight addresses with the longest host names."""
+_URI = re.compile(r"stook://(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9.\-]{1,253})):([0-9]{1,5})/([0-9A-Fa-f]{40})/?")
 
 
 class AddressKind(enum.IntEnum):
@@ -69,3 +80,63 @@ class SignedContact(Record):
     def verifies(self) -> bool:
         """Whether the node itself signed this contact."""
         return verify(self.contact.public_key, self.contact.digest, self.signature)
+
+
+def sign_contact(
+    key: NodeKey,
+    *,
+    network: NetworkId,
+    addresses: Sequence[Address],
+    sequence: int,
+    issued_ms: int,
+    puzzle_nonce: int = 0,
+    hd_index: int = 0,
+) -> SignedContact:
+    """This node's own contact. `sequence` grows with every change; the time in ms serves well.
+
+    Raises `ValueError` for more than `MAX_ADDRESSES` addresses.
+    """
+    if len(addresses) > MAX_ADDRESSES:
+        raise ValueError(f"a contact has at most {MAX_ADDRESSES} addresses, not {len(addresses)}")
+    contact = Contact(
+        version=CONTACT_VERSION,
+        network=network,
+        public_key=key.public_key,
+        puzzle_nonce=puzzle_nonce,
+        sequence=sequence,
+        issued_ms=issued_ms,
+        hd_index=hd_index,
+        addresses=tuple(addresses),
+    )
+    return SignedContact(contact, key.sign(contact.digest))
+
+
+@dataclass(frozen=True, slots=True)
+class ContactUri:
+    """``stook://host:port/<40 hex digits>``: where a node listens, and the id that whoever answers has to prove."""
+
+    address: Address
+    node_id: NodeId
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a URI as typed. Raises `ConfigError` that shows the right form."""
+        matched = _URI.fullmatch(text.strip())
+        if matched is None:
+            raise ConfigError(
+                f"{text!r} is no contact; one looks like stook://host:port/ and the 40 hex digits of the node id"
+            )
+        literal, name, port_text, node_id = matched.groups()
+        port = int(port_text)
+        if not 1 <= port <= 65535:
+            raise ConfigError(f"{text!r}: a port is 1 to 65535, not {port}")
+        if literal is not None:
+            try:
+                name = str(ipaddress.IPv6Address(literal))
+            except ValueError:
+                raise ConfigError(f"{text!r}: [{literal}] is no IPv6 address") from None
+        return cls(Address(AddressKind.DIRECT, name.lower(), port), NodeId(bytes.fromhex(node_id)))
+
+    def __str__(self) -> str:
+        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        return f"stook://{host}:{self.address.port}/{self.node_id.hex()}"
