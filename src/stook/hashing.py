@@ -27,6 +27,7 @@ class Tag(enum.Enum):
     CONTRACT = "contract"
     RENEWAL = "renewal"
     GRANT = "grant"
+    SPENDING = "grant-spending"
     RECEIPT = "receipt"
     ERASURE_RECEIPT = "erase-receipt"
     PLAINTEXT = "plaintext"
