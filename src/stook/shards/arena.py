@@ -12,8 +12,8 @@ from stook.shards.geometry import MAX_SHARDS, SEGMENT_BUDGET_BYTES, SegmentShape
 
 _ROW_GAP_BYTES = 4096 + 64
 """Rows a power of two apart would meet in the same cache sets; a page and a line between them keep them apart."""
-GROUP_BYTES = 768 << 10
-"""Bytes worked on at a time: they should stay in a core's second-level cache through all stages."""
+GROUP_BYTES = 2 << 20
+"""Bytes worked on at a time: few calls, and still in the cache from stage to stage (`docs/decisions/0021`)."""
 _LAYOUTS_KEPT = 8
 
 
@@ -89,7 +89,10 @@ class ShardArena:
 
 
 class Scratch:
-    """Room for one group of stripes while shards are opened or rebuilt; grows to what is asked and stays there."""
+    """Room for one group of stripes while shards are opened or rebuilt; grows to what is asked and stays there.
+
+    One call at a time may use it.
+    """
 
     def __init__(self) -> None:
         self._buffer = np.empty(0, dtype=np.uint8)
@@ -102,10 +105,11 @@ class Scratch:
         if laid is None:
             row_bytes = stripes * UNIT_BYTES
             needed, staged = rows * (row_bytes + _ROW_GAP_BYTES), rows * row_bytes
-            if needed > len(self._buffer) or len(self._laid) >= _LAYOUTS_KEPT:
+            if needed > len(self._buffer) or staged > len(self._stage):
+                self._buffer = np.empty(max(needed, len(self._buffer)), dtype=np.uint8)
+                self._stage = np.empty(max(staged, len(self._stage)), dtype=np.uint8).data
                 self._laid.clear()
-            if needed > len(self._buffer):
-                self._buffer = np.empty(needed, dtype=np.uint8)
-                self._stage = np.empty(staged, dtype=np.uint8).data
+            if len(self._laid) >= _LAYOUTS_KEPT:
+                self._laid.clear()
             laid = self._laid[rows, stripes] = Rows(self._buffer, rows, row_bytes, self._stage)
         return laid

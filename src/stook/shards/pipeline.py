@@ -7,7 +7,7 @@ and use one core; run them through `stook.clock.Offload`. Repair without content
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -27,6 +27,7 @@ from stook.shards.rebuild import (
     NO_COPIES,
     DamagedShardError,
     SealedShard,
+    check_shard,
     choose_rows,
     finish_shard,
     unmasked_groups,
@@ -121,21 +122,28 @@ def unseal(
     scratch: Scratch,
     begin: int = 0,
     copies: Mapping[int, int] = NO_COPIES,
+    roots: Sequence[ShardRoot] | None = None,
 ) -> None:
     """Fill `into` with the segment's plaintext from byte `begin` on.
 
     `shards` holds, by code row, the masked units that `geometry.units_of(shape, begin, len(into))` names: of the data
-    shards listed there, or of any `k` shards. They must have been verified against their roots (`rebuild.check_shard`,
-    or leaf by leaf on the wire): a changed byte gives changed plaintext. They are left as they are.
+    shards listed there, or of any `k` shards. They are left as they are. A changed byte gives changed plaintext, so
+    they must have been verified leaf by leaf as they came; or give `roots`, by code row, and whole shards are checked
+    here before they are used.
 
-    Raises `NotEnoughError` with too few shards, `DamagedShardError` for one of the wrong length, `ValueError` for a
-    range outside the segment.
+    Raises `NotEnoughError` with too few shards, `DamagedShardError` for one of the wrong length or with another root,
+    `ValueError` for a range outside the segment, or for `roots` with less than whole shards.
     """
     needed = units_of(shape, begin, len(into))
     for index, shard in shards.items():
         if len(shard) != needed.run_bytes:
             raise DamagedShardError(index, ReasonCode.TRUNCATED, f"{len(shard)} bytes, not {needed.run_bytes}")
     used, missing = choose_rows(shape.k, shards, needed.data_indices)
+    if roots is not None:
+        if needed.run_bytes != shape.shard_bytes:
+            raise ValueError("a root is checked against a whole shard only")
+        for index in used:
+            check_shard(index, shards[index], roots[index], shape.shard_bytes)
     decrypt = segment_cipher(key, needed.first * shape.k)
     for group in unmasked_groups(
         shards,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from stook.errors import MisbehaviourError, NotEnoughError, ReasonCode
 from stook.ids import ShardRoot
-from stook.merkle import UNIT_BYTES, leaf_hash, leaves_of, shard_root, split_leaves
+from stook.merkle import UNIT_BYTES, leaves_of, shard_root, split_leaves
 from stook.shards.arena import Rows, Scratch, group_stripes
 from stook.shards.erasure import Codec, decode_matrix
 from stook.shards.geometry import stripe_groups
@@ -73,12 +73,12 @@ def choose_rows(k: int, present: Collection[int], wanted: Collection[int]) -> tu
 
     Raises `NotEnoughError` when fewer than `k` shards are present and a wanted one is not among them.
     """
-    missing = tuple(sorted(set(wanted) - set(present)))
-    if not missing:
+    if set(wanted) <= set(present):
         return tuple(sorted(set(wanted))), ()
-    if len(set(present)) < k:
-        raise NotEnoughError(f"{len(set(present))} of the {k} shards that are needed are here")
-    return tuple(sorted(present)[:k]), missing
+    used = tuple(sorted(set(present))[:k])
+    if len(used) < k:
+        raise NotEnoughError(f"{len(used)} of the {k} shards that are needed are here")
+    return used, tuple(sorted(set(wanted) - set(used)))
 
 
 def unmasked_groups(
@@ -104,7 +104,7 @@ def unmasked_groups(
     slots = slots_of(k, used, missing)
     stripes = size // UNIT_BYTES
     group = min(group_stripes(2 * len(slots)), stripes)
-    rows = scratch.lay(max(slots.values()) + 1, group)
+    rows = scratch.lay(max(k, max(slots.values()) + 1), group)
     masks = [
         (shard_mask(mask_key, index, copies.get(index, 0), first_unit), shards[index], rows.rows[slots[index]])
         for index in used
@@ -207,8 +207,3 @@ def rebuild(
         index: finish_shard(index, target_copies.get(index, 0), target, leaves[index])
         for index, target in targets.items()
     }
-
-
-def hash_units(units: Collection[memoryview]) -> list[bytes]:
-    """The leaves of units cut beforehand."""
-    return [leaf_hash(unit) for unit in units]
