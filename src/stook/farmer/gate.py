@@ -59,7 +59,7 @@ class ShardGate:
         entry = self._entries.setdefault(root, _Entry())
         entry.users += 1
         try:
-            if supersede and entry.scope is not None:
+            if supersede and entry.scope is not None and not entry.scope.expired():
                 entry.superseded = True
                 entry.scope.reschedule(asyncio.get_running_loop().time())
             async with entry.lock:

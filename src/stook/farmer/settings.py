@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stook.contracts.contract import Settlement
 from stook.farmer.admission import FarmerTerms
 from stook.farmer.capacity import CapacityLimits
 
@@ -41,20 +40,9 @@ class ChoreIntervals:
 
 @dataclass(frozen=True, slots=True)
 class FarmerSettings:
-    """Everything about one farmer. `terms.network` is the network it serves."""
+    """Everything about one farmer."""
 
-    terms: FarmerTerms
     capacity: CapacityLimits
+    terms: FarmerTerms = field(default_factory=FarmerTerms)
     transfers: TransferLimits = field(default_factory=TransferLimits)
     chores: ChoreIntervals = field(default_factory=ChoreIntervals)
-    operator: str = ""
-    failure_domain: str = ""
-    key_index: int = 0
-
-    @property
-    def settlements(self) -> tuple[int, ...]:
-        """The settlement kinds to announce, in order."""
-        return tuple(sorted(int(kind) for kind in self.terms.settlements))
-
-
-__all__ = ["CapacityLimits", "ChoreIntervals", "FarmerSettings", "FarmerTerms", "Settlement", "TransferLimits"]

@@ -1,0 +1,256 @@
+"""A farmer: handlers on an endpoint, three chores, an orderly start and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from stook.chore import Chore
+from stook.clock import Clock, Offload
+from stook.contracts.announcement import SignedAnnouncement
+from stook.contracts.messages import Method
+from stook.errors import (
+    ConflictError,
+    CorruptionError,
+    DeadlineError,
+    EnvironmentFault,
+    MalformedError,
+    MisbehaviourError,
+    NotFoundError,
+    ReasonCode,
+    RefusedError,
+)
+from stook.farmer.gate import ShardGate
+from stook.farmer.handlers import ContractDesk, NoticeDesk
+from stook.farmer.herald import Herald
+from stook.farmer.lanes import Lanes
+from stook.farmer.parts import AnnouncementBook, Parts
+from stook.farmer.reaper import reap
+from stook.farmer.recovery import RecoveryReport, recover
+from stook.farmer.scrub import Scrub
+from stook.farmer.settings import FarmerSettings
+from stook.farmer.status import FarmerStatus, ScrubReport, Tally
+from stook.farmer.transfers import TransferDesk
+from stook.identity.keys import NodeKey
+from stook.ids import NetworkId
+from stook.storage.ports import ContractStore, ShardStore
+from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
+
+
+class Farmer:
+    """Accepts what it can afford, holds it, hands it back. Use it on one event loop.
+
+    The caller owns what it passes in: it listens, sets `endpoint.contact`, then calls `start`; at the end it calls
+    `stop`, closes the endpoint, and closes the stores.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: NodeKey,
+        network: NetworkId,
+        endpoint: Endpoint,
+        shards: ShardStore,
+        contracts: ContractStore,
+        book: AnnouncementBook,
+        clock: Clock,
+        offload: Offload,
+        free_disk: Callable[[], int],
+        settings: FarmerSettings,
+        seeds: Sequence[Peer] = (),
+        log: FilteringBoundLogger | None = None,
+    ) -> None:
+        self._parts = Parts(
+            key=key,
+            network=network,
+            settings=settings,
+            shards=shards,
+            contracts=contracts,
+            book=book,
+            clock=clock,
+            offload=offload,
+            free_disk=free_disk,
+            log=log if log is not None else structlog.get_logger("stook.farmer"),
+            gate=ShardGate(),
+            lanes=Lanes(settings.transfers),
+            tally=Tally(),
+        )
+        self._endpoint = endpoint
+        self._accepting = False
+        self._serving = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._started_ms = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._herald = Herald(self._parts, endpoint, seeds, lambda: self._accepting)
+        self._scrub = Scrub(self._parts)
+        intervals = settings.chores
+        self.chores: Mapping[str, Chore] = {
+            "reaper": Chore("reaper", intervals.reap_seconds, self.reap, self._chore_failed),
+            "scrub": Chore("scrub", intervals.scrub_seconds, self._scrub.step, self._chore_failed),
+            "announce": Chore("announce", intervals.announce_seconds, self.announce, self._chore_failed),
+        }
+        """By name, to pause and to step."""
+
+    # --- beginning and end -------------------------------------------------------------------------------------------
+
+    async def start(self) -> RecoveryReport:
+        """Reconcile what a stop of any kind left behind, then serve, then tell the seeds."""
+        parts = self._parts
+        report = await parts.offload(lambda: recover(parts.shards, parts.contracts, parts.key.public_key))
+        parts.lost.update(report.lost_ids)
+        log = parts.log.warning if report.lost else parts.log.info
+        log(
+            "farmer recovered",
+            updated=report.updated,
+            lost=report.lost,
+            erasures_finished=report.erasures_finished,
+            swept_bytes=report.partial_bytes_swept,
+        )
+        self._started_ms = parts.clock.now_ms()
+        for method, handler in self._handlers().items():
+            self._endpoint.handle(method, self._guarded(method, handler))
+        self._accepting = True
+        self._tasks = [asyncio.create_task(chore.run(), name=f"farmer-{name}") for name, chore in self.chores.items()]
+        self.chores["announce"].trigger()
+        return report
+
+    async def stop(self, *, grace_seconds: float = 10.0) -> bool:
+        """Refuse new work with SHUTTING_DOWN and let requests under way finish; whether all did within the grace."""
+        self._accepting = False
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            self._parts.log.warning("farmer stopped with requests under way", requests=self._serving)
+            return False
+        self._parts.log.info("farmer stopped")
+        return True
+
+    # --- serving -----------------------------------------------------------------------------------------------------
+
+    def _handlers(self) -> dict[str, Handler]:
+        contracts, notices, transfers = (
+            ContractDesk(self._parts, self._herald),
+            NoticeDesk(self._parts, self._herald),
+            TransferDesk(self._parts),
+        )
+        return {
+            Method.CLAIM: contracts.claim,
+            Method.RENEW: contracts.renew,
+            Method.CANCEL: contracts.cancel,
+            Method.LIST_CONTRACTS: contracts.list_contracts,
+            Method.CONSIGN: transfers.consign,
+            Method.RETRIEVE: transfers.retrieve,
+            Method.ANNOUNCE: notices.announce,
+            Method.CONTACTS: notices.contacts,
+            Method.CAPACITY: notices.capacity,
+        }
+
+    def _guarded(self, method: str, handler: Handler) -> Handler:
+        async def serve(exchange: Exchange, payload: bytes) -> None:
+            tally = self._parts.tally
+            tally.requests[method] += 1
+            self._serving += 1
+            self._idle.clear()
+            try:
+                if not self._accepting:
+                    raise RefusedError(ReasonCode.SHUTTING_DOWN, "this farmer is stopping")
+                await self._refusing(handler(exchange, payload))
+            except RefusedError as refusal:
+                if refusal.peer is not None:
+                    raise  # the peer refused or left, not we
+                tally.refusals[refusal.code] += 1
+                self._parts.log.info(
+                    "refused", method=method, peer=exchange.peer_id.hex(), code=refusal.code.name, why=refusal.detail
+                )
+                raise
+            finally:
+                self._serving -= 1
+                if not self._serving:
+                    self._idle.set()
+
+        return serve
+
+    async def _refusing(self, work: Awaitable[None]) -> None:
+        """Turn what handlers raise into the refusal that the peer reads; lost lines and bugs pass as they are."""
+        try:
+            await work
+        except MisbehaviourError as error:
+            raise RefusedError(error.code, str(error)[:200]) from None
+        except MalformedError as error:
+            raise RefusedError(ReasonCode.MALFORMED, str(error)[:200]) from None
+        except DeadlineError as error:
+            raise RefusedError(ReasonCode.TOO_SLOW, str(error)[:200]) from None
+        except ConflictError as error:
+            retry = self._parts.settings.transfers.retry_after_ms
+            raise RefusedError(ReasonCode.BUSY, str(error)[:200], retry_after_ms=retry) from None
+        except NotFoundError as error:
+            raise RefusedError(ReasonCode.SHARD_ABSENT, str(error)[:200]) from None
+        except CorruptionError as error:
+            self._parts.log.error("damage", why=str(error))
+            raise RefusedError(ReasonCode.SHARD_LOST, "the shard is damaged here") from None
+        except EnvironmentFault as error:
+            # Paths and system texts are nobody else's business.
+            self._parts.log.error("this machine failed", why=str(error))
+            raise RefusedError(ReasonCode.DISK_LOW, "the farmer's disk takes no more") from None
+
+    # --- chores ------------------------------------------------------------------------------------------------------
+
+    async def reap(self) -> int:
+        """Give up what is due now; how many contracts went."""
+        return await reap(self._parts)
+
+    async def announce(self) -> int:
+        """Tell the seeds now; how many took it."""
+        return await self._herald.tell_seeds()
+
+    async def scrub_everything(self) -> ScrubReport:
+        """One whole round of the integrity scrub now."""
+        return await self._scrub.run_round()
+
+    def _chore_failed(self, name: str, error: Exception) -> None:
+        self._parts.log.error("chore failed", chore=name, why=str(error), exc_info=error)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    async def announcement(self) -> SignedAnnouncement:
+        """What this farmer says of itself at this moment."""
+        return await self._herald.signed()
+
+    async def status(self) -> FarmerStatus:
+        """A snapshot for people, for `--json`, and for tests."""
+        parts, tally = self._parts, self._parts.tally
+        totals = await parts.offload(parts.contracts.totals)
+        view = await parts.offload(self._herald.view)
+        return FarmerStatus(
+            node_id=parts.key.node_id.hex(),
+            network=parts.network,
+            accepting=self._accepting,
+            started_ms=self._started_ms,
+            now_ms=parts.clock.now_ms(),
+            allocated_bytes=view.limits.allocated_bytes,
+            stored_bytes=view.stored_bytes,
+            reserved_bytes=view.unfilled_bytes,
+            available_bytes=view.available_bytes,
+            free_disk_bytes=view.free_disk_bytes,
+            contracts={"reserved": totals.reserved_count, "active": totals.stored_count, "lost": len(parts.lost)},
+            transfers_running=parts.lanes.running,
+            transfers_waiting=parts.lanes.waiting,
+            bytes_in=tally.bytes_in,
+            bytes_out=tally.bytes_out,
+            shards_in=tally.shards_in,
+            shards_out=tally.shards_out,
+            reaped=tally.reaped,
+            requests=dict(tally.requests),
+            refusals={code.name: count for code, count in sorted(tally.refusals.items())},
+            announced_ms=tally.announced_ms,
+            last_scrub=tally.last_scrub,
+        )

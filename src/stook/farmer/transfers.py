@@ -1,0 +1,291 @@
+"""The two methods that move shard bytes: CONSIGN brings a shard, RETRIEVE fetches one.
+
+Bytes go from the socket into one of two reused blocks, and from there, hashed, to the disk in one piece of work off the
+loop; while one block is written the other fills. Nothing is copied in between, and nothing is bounded by the shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+from stook.codec import decode, encode
+from stook.contracts.contract import Contract
+from stook.contracts.grant import Operation, Spending, check_grant, spendings
+from stook.contracts.lifecycle import OVER, RESERVING, ContractState, Event, apply
+from stook.contracts.messages import Consign, ConsignReady, Retrieve, RetrieveReady
+from stook.contracts.negotiation import verify_contract
+from stook.contracts.receipt import SignedStorageReceipt, sign_storage_receipt
+from stook.errors import BugError, CorruptionError, NotFoundError, ReasonCode, RefusedError
+from stook.farmer.gate import to_the_end
+from stook.farmer.lanes import Lane
+from stook.farmer.parts import Parts
+from stook.farmer.scrub import declare_lost
+from stook.ids import PublicKey
+from stook.merkle import UNIT_BYTES, leaf_hash, unit_count
+from stook.storage.ports import HeldContract, ShardWriter
+from stook.wire.endpoint import Exchange
+
+LEAF_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of whole units, moved in one piece."""
+
+    first_unit: int
+    size_bytes: int
+
+
+def blocks_of(first_unit: int, end_byte: int, block_bytes: int) -> Iterator[Block]:
+    """Cut the units from `first_unit` to `end_byte` into blocks."""
+    at = first_unit * UNIT_BYTES
+    while at < end_byte:
+        size = min(block_bytes, end_byte - at)
+        yield Block(at // UNIT_BYTES, size)
+        at += size
+
+
+class TransferDesk:
+    """Serves CONSIGN and RETRIEVE."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    # --- CONSIGN -----------------------------------------------------------------------------------------------------
+
+    async def consign(self, exchange: Exchange, payload: bytes) -> None:
+        """Receive the shard of a contract; the receipt is signed when shard and contract are durable.
+
+        Asked again after the receipt it answers with the receipt; after a broken line it goes on at the first unit
+        that is not held. The newest request for a shard wins over one that still runs, but only a valid one.
+        """
+        parts, request = self._parts, decode(Consign, payload)
+        await parts.offload(lambda: self._admit(request, exchange.peer_key))
+        gate = parts.gate.hold(
+            request.contract.terms.shard_root,
+            deadline_seconds=parts.settings.transfers.transfer_deadline_seconds,
+            supersede=True,
+        )
+        async with gate:
+            receipt = await to_the_end(parts.offload(lambda: self._receipt_if_stored(request.contract)))
+            if receipt is not None:
+                units = unit_count(request.contract.terms.shard_size_bytes)
+                await exchange.reply(encode(ConsignReady(units, receipt)))
+                return
+            async with parts.lanes.lane() as lane:
+                receipt = await self._receive(exchange, request.contract, lane)
+        await exchange.reply(encode(receipt))
+
+    def _admit(self, request: Consign, caller: PublicKey) -> None:
+        """Everything that can be refused before a byte flows. Raises `RefusedError` or `MisbehaviourError`."""
+        parts, contract = self._parts, request.contract
+        verify_contract(contract, parts.network)
+        if contract.terms.farmer_key != parts.key.public_key:
+            raise RefusedError(ReasonCode.WRONG_RECIPIENT, "the contract is another farmer's")
+        now_ms = parts.clock.now_ms()
+        check_grant(
+            request.grant,
+            network=parts.network,
+            farmer=parts.key.node_id,
+            contract=contract,
+            caller_key=caller,
+            operation=Operation.CONSIGN,
+            begin=0,
+            end=contract.terms.shard_size_bytes,
+            now_ms=now_ms,
+        )
+        held = parts.contracts.get(contract.contract_id)
+        if held is None or held.state in OVER:
+            raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "nothing is reserved under this contract")
+        if held.state is ContractState.LOST:
+            raise RefusedError(ReasonCode.SHARD_LOST, "this shard was stored and lost; make a new contract")
+        if held.state in RESERVING:
+            if held.contract.terms != contract.terms:
+                raise RefusedError(ReasonCode.BAD_TERMS, "these are not the terms that were reserved")
+            if now_ms >= contract.terms.consign_by_ms:
+                raise RefusedError(ReasonCode.CONSIGN_TOO_LATE, "consign-by has passed")
+
+    def _receipt_if_stored(self, contract: Contract) -> SignedStorageReceipt | None:
+        """The receipt, when the shard is here; also when a kill came between publishing it and writing that down."""
+        parts, terms = self._parts, contract.terms
+        held = parts.contracts.get(contract.contract_id)
+        if held is None or held.state in OVER or held.state is ContractState.LOST:
+            raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "the contract was given up meanwhile")
+        if parts.shards.find(terms.shard_root) is None:
+            if held.state is ContractState.ACTIVE:
+                raise RefusedError(ReasonCode.SHARD_LOST, "the shard was stored and is gone")
+            return None
+        if held.state in RESERVING:
+            parts.contracts.put(HeldContract(contract, ContractState.ACTIVE))
+        return sign_storage_receipt(terms, parts.key, parts.clock.now_ms())
+
+    async def _receive(self, exchange: Exchange, contract: Contract, lane: Lane) -> SignedStorageReceipt:
+        parts, terms = self._parts, contract.terms
+        root, size = terms.shard_root, terms.shard_size_bytes
+        first = await parts.offload(lambda: parts.shards.resumable_units(root, size))
+        await exchange.reply(encode(ConsignReady(first, None)))
+        leaves = bytearray(unit_count(size) * LEAF_BYTES)
+        await exchange.receive_into(memoryview(leaves))
+        writer = await to_the_end(parts.offload(lambda: parts.shards.open_writer(root, size, bytes(leaves))))
+        try:
+            if writer.next_unit != first:
+                raise BugError(f"a partial shard had {first} units and now has {writer.next_unit}")
+            await self._fill(exchange, writer, first, size, lane)
+            receipt = await to_the_end(parts.offload(lambda: self._seal(contract, writer)))
+        finally:
+            await to_the_end(parts.offload(lambda: writer.close(keep=True)))
+        parts.tally.shards_in += 1
+        return receipt
+
+    async def _fill(self, exchange: Exchange, writer: ShardWriter, first_unit: int, size: int, lane: Lane) -> None:
+        """Receive and write the units from `first_unit` on, two blocks in turn."""
+        parts = self._parts
+        blocks = list(blocks_of(first_unit, size, parts.settings.transfers.block_bytes))
+        pieces = [lane[i % 2][: block.size_bytes] for i, block in enumerate(blocks)]
+        arrivals = [exchange.post(piece) for piece in pieces[:2]]
+        try:
+            for i, piece in enumerate(pieces):
+                await arrivals[i]
+                parts.tally.bytes_in += len(piece)
+                await to_the_end(parts.offload(lambda piece=piece: writer.write(piece)))  # type: ignore[misc]
+                if i + 2 < len(pieces):
+                    arrivals.append(exchange.post(pieces[i + 2]))
+        finally:
+            for arrival in arrivals:
+                if not arrival.cancel() and not arrival.cancelled():
+                    arrival.exception()  # a second failure of the same line tells nothing new
+
+    def _seal(self, contract: Contract, writer: ShardWriter) -> SignedStorageReceipt:
+        """Publish, write down, and only then sign. Killed in between, the next start or CONSIGN does the rest."""
+        parts = self._parts
+        writer.publish(encode(contract))
+        parts.contracts.put(HeldContract(contract, _stored()))
+        return sign_storage_receipt(contract.terms, parts.key, parts.clock.now_ms())
+
+    # --- RETRIEVE ----------------------------------------------------------------------------------------------------
+
+    async def retrieve(self, exchange: Exchange, payload: bytes) -> None:
+        """Send units under a grant: its budget is charged durably first, and what was not sent is given back."""
+        parts, request = self._parts, decode(Retrieve, payload)
+        held, begin, end = await parts.offload(lambda: self._examine(request, exchange.peer_key))
+        seconds = parts.settings.transfers.transfer_deadline_seconds
+        try:
+            async with asyncio.timeout(seconds), parts.lanes.lane() as lane:
+                await self._send(exchange, request, held, begin, end, lane)
+        except TimeoutError:
+            raise RefusedError(ReasonCode.TOO_SLOW, f"not done in {seconds:g} s") from None
+        except (_DamagedError, CorruptionError, NotFoundError) as damage:
+            await self._confess(held, str(damage))
+
+    def _examine(self, request: Retrieve, caller: PublicKey) -> tuple[HeldContract, int, int]:
+        parts, grant = self._parts, request.grant.grant
+        held = parts.contracts.get(grant.contract_id)
+        contract = held.contract if held is not None and held.state not in OVER else None
+        size = contract.terms.shard_size_bytes if contract is not None else 0
+        begin, end = request.first_unit * UNIT_BYTES, min(request.end_unit * UNIT_BYTES, size)
+        now_ms = parts.clock.now_ms()
+        check_grant(
+            request.grant,
+            network=parts.network,
+            farmer=parts.key.node_id,
+            contract=contract,
+            caller_key=caller,
+            operation=Operation.RETRIEVE,
+            begin=begin,
+            end=max(end, begin),
+            now_ms=now_ms,
+        )
+        if held is None:
+            raise BugError("check_grant let a grant without a contract through")
+        if begin >= end:
+            raise RefusedError(ReasonCode.GRANT_OUT_OF_RANGE, "no unit is asked for")
+        if now_ms >= held.contract.terms.end_ms:
+            raise RefusedError(ReasonCode.CONTRACT_ENDED, "the contract is over")
+        if held.state is ContractState.LOST:
+            raise RefusedError(ReasonCode.SHARD_LOST, "this shard was lost here")
+        if held.state is not ContractState.ACTIVE:
+            raise RefusedError(ReasonCode.NOT_STORED_YET, "the shard has not come yet")
+        return held, begin, end
+
+    async def _send(
+        self, exchange: Exchange, request: Retrieve, held: HeldContract, begin: int, end: int, lane: Lane
+    ) -> None:
+        parts, root = self._parts, held.contract.terms.shard_root
+        leaves = await parts.offload(lambda: parts.shards.read_leaves(root))
+        charged = spendings(request.grant)
+        await to_the_end(parts.offload(lambda: self._charge(charged, end - begin)))
+        sent = 0
+        try:
+            await exchange.reply(encode(RetrieveReady(held.contract.terms.shard_size_bytes)))
+            await exchange.send(leaves)
+            for block in blocks_of(begin // UNIT_BYTES, end, parts.settings.transfers.block_bytes):
+                piece = lane[0][: block.size_bytes]
+                await to_the_end(
+                    parts.offload(lambda block=block, piece=piece: self._read(held, block, leaves, piece))  # type: ignore[misc]
+                )
+                await exchange.send(piece)
+                sent += block.size_bytes
+                parts.tally.bytes_out += block.size_bytes
+        finally:
+            if sent < end - begin:
+                await to_the_end(parts.offload(lambda: self._refund(charged, end - begin - sent)))
+        parts.tally.shards_out += 1
+
+    def _charge(self, budgets: tuple[Spending, ...], size_bytes: int) -> None:
+        """Charge every budget of the grant's chain, or none."""
+        contracts = self._parts.contracts
+        for i, budget in enumerate(budgets):
+            if not contracts.spend(budget.serial, size_bytes, budget.budget_bytes, budget.expires_ms):
+                self._refund(budgets[:i], size_bytes)
+                raise RefusedError(
+                    ReasonCode.GRANT_EXHAUSTED, f"{size_bytes} bytes are more than is left of {budget.budget_bytes}"
+                )
+
+    def _refund(self, budgets: tuple[Spending, ...], size_bytes: int) -> None:
+        for budget in budgets:
+            self._parts.contracts.refund(budget.serial, size_bytes)
+
+    def _read(self, held: HeldContract, block: Block, leaves: bytes, into: memoryview) -> None:
+        """Read one block and check it. A block that fails is read once more: one bad read may be a cable."""
+        for attempt in (1, 2):
+            got = self._parts.shards.read_units(held.contract.terms.shard_root, block.first_unit, into)
+            if got == len(into) and self._matches(block, leaves, into):
+                return
+            if attempt == 2:
+                raise _DamagedError(f"units from {block.first_unit}: {got} of {len(into)} bytes, or another hash")
+
+    def _matches(self, block: Block, leaves: bytes, data: memoryview) -> bool:
+        if not self._parts.settings.transfers.verify_reads:
+            return True
+        at = block.first_unit * LEAF_BYTES
+        for offset in range(0, len(data), UNIT_BYTES):
+            if leaf_hash(data[offset : offset + UNIT_BYTES]) != leaves[at : at + LEAF_BYTES]:
+                return False
+            at += LEAF_BYTES
+        return True
+
+    async def _confess(self, held: HeldContract, why: str) -> NoReturn:
+        """Mark a shard lost, unless its contract went while we read; raises the refusal either way."""
+        parts = self._parts
+        root = held.contract.terms.shard_root
+        async with parts.gate.hold(root, deadline_seconds=parts.settings.transfers.transfer_deadline_seconds):
+            now = await parts.offload(lambda: parts.contracts.get(held.contract_id))
+            if now is None or now.state in OVER:
+                raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "the contract was given up meanwhile")
+            await declare_lost(parts, now, why)
+        raise RefusedError(ReasonCode.SHARD_LOST, "the shard is damaged here")
+
+
+class _DamagedError(Exception):
+    """Bytes on our disk are not what their leaves say, twice in a row."""
+
+
+def _stored() -> ContractState:
+    """The farmer sees the last three steps at once: it learns of the countersignature with the shard."""
+    state = ContractState.OFFERED
+    for event in (Event.COUNTERSIGN, Event.CONSIGN, Event.STORE):
+        state = apply(state, event)
+    return state
