@@ -1,0 +1,407 @@
+"""The owner's half in `catalog.db`: buckets, objects, their segments and uploads under way, in SQL.
+
+The file holds names in the clear and records sealed with content keys: it stays with the owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, select, update
+
+from stook.errors import ConflictError, NotFoundError
+from stook.ids import SegmentId
+from stook.storage.catalog_listing import walk
+from stook.storage.catalog_rows import (
+    BucketRow,
+    ObjectRow,
+    add_segments,
+    bucket_row,
+    bury,
+    delete_objects,
+    delete_uploads,
+    live_segments,
+    object_row,
+    object_rows,
+    read_bucket,
+    read_segment,
+    read_upload,
+    segment_lists,
+    take_numbers,
+)
+from stook.storage.catalog_tables import (
+    CATALOG_SCHEMA,
+    buckets,
+    garbage,
+    object_segments,
+    objects,
+    segments,
+    upload_segments,
+    uploads,
+)
+from stook.storage.database import Database, chunks, insert_rows
+from stook.storage.names import bucket_name_bytes, name_bytes, prefix_bytes
+from stook.storage.renter_ports import (
+    MAX_LIST,
+    Bucket,
+    BucketTotals,
+    Listing,
+    ObjectEntry,
+    ObjectSummary,
+    SegmentEntry,
+    Upload,
+    VersionConflictError,
+)
+
+
+class SqlCatalog:
+    """`renter_ports.Catalog` over one database file."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, path: Path) -> SqlCatalog:
+        """The catalog in the file at `path`, made or migrated as needed. Raises as `Database` does."""
+        return cls(Database(path, CATALOG_SCHEMA))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    # -- buckets
+
+    def create_bucket(self, bucket: Bucket) -> None:
+        """See the port."""
+        name = bucket_name_bytes(bucket.name)
+        with self._database.write() as connection:
+            if connection.execute(select(buckets.c.number).where(buckets.c.name == name)).first() is not None:
+                raise ConflictError(f"there is a bucket {bucket.name!r} already")
+            row = {
+                "name": name,
+                "bucket_id": bucket.bucket_id,
+                "salt": bucket.salt,
+                "created_ms": bucket.created_ms,
+                "version_floor": 0,
+            }
+            insert_rows(connection, buckets, [row])
+
+    def bucket(self, name: str) -> Bucket:
+        """See the port."""
+        with self._database.read() as connection:
+            number = bucket_row(connection, name).number
+            return read_bucket(connection.execute(select(buckets).where(buckets.c.number == number)).one())
+
+    def buckets(self) -> list[Bucket]:
+        """See the port."""
+        with self._database.read() as connection:
+            return [read_bucket(row) for row in connection.execute(select(buckets).order_by(buckets.c.name))]
+
+    def delete_bucket(self, name: str) -> None:
+        """See the port."""
+        with self._database.write() as connection:
+            number = bucket_row(connection, name).number
+            if connection.execute(select(objects.c.number).where(objects.c.bucket == number).limit(1)).first():
+                raise ConflictError(f"the bucket {name!r} is not empty")
+            left = connection.scalars(select(uploads.c.number).where(uploads.c.bucket == number)).all()
+            bury(connection, delete_uploads(connection, left))
+            connection.execute(delete(buckets).where(buckets.c.number == number))
+
+    def totals(self, bucket: str) -> BucketTotals:
+        """See the port."""
+        with self._database.read() as connection:
+            number = bucket_row(connection, bucket).number
+            query = select(func.count(), func.coalesce(func.sum(objects.c.size_bytes), 0))
+            count, size = connection.execute(query.where(objects.c.bucket == number)).one()
+        return BucketTotals(objects=count, size_bytes=size)
+
+    # -- objects
+
+    def next_versions(self, bucket: str, names: Iterable[str]) -> Mapping[str, int]:
+        """See the port."""
+        wanted = {name_bytes(name): name for name in names}
+        with self._database.read() as connection:
+            of = bucket_row(connection, bucket)
+            present = object_rows(connection, of.number, wanted)
+        return {name: _version_of(present.get(key), of) + 1 for key, name in wanted.items()}
+
+    def commit(
+        self,
+        entries: Sequence[ObjectEntry],
+        segments: Sequence[SegmentEntry] = (),
+        *,
+        upload_id: bytes | None = None,
+        expected: Mapping[tuple[str, str], int] | None = None,
+    ) -> None:
+        """See the port."""
+        with self._database.write() as connection:
+            named = {each.bucket for each in entries} | {bucket for bucket, _ in expected or ()}
+            rows = {name: bucket_row(connection, name) for name in sorted(named)}
+            replaced = _check_versions(connection, rows, entries, expected or {})
+            numbers = add_segments(connection, segments)
+            loose = set(numbers.values())
+            if upload_id is not None:
+                loose |= delete_uploads(connection, [_upload_number(connection, upload_id)])
+            known = {segment_id for each in entries for segment_id in each.segment_ids} - numbers.keys()
+            numbers.update(live_segments(connection, known))
+            loose |= delete_objects(connection, replaced)
+            _insert_objects(connection, entries, rows, numbers)
+            bury(connection, loose)
+
+    def get(self, bucket: str, name: str) -> ObjectEntry | None:
+        """See the port."""
+        return self.get_many(bucket, [name]).get(name)
+
+    def get_many(self, bucket: str, names: Iterable[str]) -> Mapping[str, ObjectEntry]:
+        """See the port."""
+        wanted = {name_bytes(name): name for name in names}
+        found: dict[str, ObjectEntry] = {}
+        with self._database.read() as connection:
+            number = bucket_row(connection, bucket).number
+            for some in chunks(wanted):
+                query = select(objects).where(objects.c.bucket == number, objects.c.name.in_(some))
+                rows = connection.execute(query).all()
+                refers = segment_lists(connection, [row.number for row in rows])
+                for row in rows:
+                    name = wanted[row.name]
+                    found[name] = _read_object(row, bucket, name, refers.get(row.number, ()))
+        return found
+
+    def list_objects(
+        self, bucket: str, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
+    ) -> Listing:
+        """See the port."""
+        if not 1 <= limit <= MAX_LIST:
+            raise ValueError(f"a page has 1 to {MAX_LIST} names, not {limit}")
+        with self._database.read() as connection:
+            number = bucket_row(connection, bucket).number
+            names = walk(connection, number, prefix_bytes(prefix), prefix_bytes(delimiter), prefix_bytes(after), limit)
+            page = list(islice(names, limit + 1))
+        shown = page[:limit]
+        last = shown[-1] if len(page) > limit else None
+        return Listing(
+            objects=tuple(each for each in shown if isinstance(each, ObjectSummary)),
+            prefixes=tuple(each for each in shown if isinstance(each, str)),
+            next_after=last.name if isinstance(last, ObjectSummary) else last,
+        )
+
+    def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
+        """See the port."""
+        return bool(self._delete(bucket, [name], expected))
+
+    def delete_many(self, bucket: str, names: Iterable[str]) -> frozenset[str]:
+        """See the port."""
+        return self._delete(bucket, names, None)
+
+    def _delete(self, bucket: str, names: Iterable[str], expected: int | None) -> frozenset[str]:
+        wanted = {name_bytes(name): name for name in names}
+        with self._database.write() as connection:
+            of = bucket_row(connection, bucket)
+            present = object_rows(connection, of.number, wanted)
+            for key, name in wanted.items():
+                if expected is not None and expected != _version_of(present.get(key), None):
+                    raise VersionConflictError([(bucket, name)])
+            bury(connection, delete_objects(connection, [row.number for row in present.values()]))
+            highest = max((row.version for row in present.values()), default=0)
+            if highest > of.version_floor:
+                statement = update(buckets).where(buckets.c.number == of.number)
+                connection.execute(statement.values(version_floor=highest))
+        return frozenset(wanted[key] for key in present)
+
+    # -- segments
+
+    def segments(self, segment_ids: Iterable[SegmentId]) -> Mapping[SegmentId, SegmentEntry]:
+        """See the port."""
+        found = {}
+        with self._database.read() as connection:
+            for some in chunks(segment_ids):
+                for row in connection.execute(select(segments).where(segments.c.segment_id.in_(some))):
+                    found[SegmentId(row.segment_id)] = read_segment(row)
+        return found
+
+    def known_segments(self, segment_ids: Iterable[SegmentId]) -> frozenset[SegmentId]:
+        """See the port."""
+        found: set[SegmentId] = set()
+        with self._database.read() as connection:
+            for some in chunks(segment_ids):
+                query = select(segments.c.segment_id).where(segments.c.segment_id.in_(some))
+                found.update(SegmentId(value) for value in connection.scalars(query))
+        return frozenset(found)
+
+    def garbage(self, limit: int) -> list[SegmentId]:
+        """See the port."""
+        query = (
+            select(segments.c.segment_id)
+            .join(garbage, garbage.c.segment == segments.c.number)
+            .order_by(garbage.c.segment)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [SegmentId(value) for value in connection.scalars(query)]
+
+    def confirm_released(self, segment_ids: Iterable[SegmentId]) -> None:
+        """See the port."""
+        with self._database.write() as connection:
+            for some in chunks(segment_ids):
+                query = (
+                    select(garbage.c.segment)
+                    .join(segments, garbage.c.segment == segments.c.number)
+                    .where(segments.c.segment_id.in_(some))
+                )
+                numbers = connection.scalars(query).all()
+                connection.execute(delete(garbage).where(garbage.c.segment.in_(numbers)))
+                connection.execute(delete(segments).where(segments.c.number.in_(numbers)))
+
+    # -- uploads
+
+    def begin_upload(self, upload: Upload) -> Upload:
+        """See the port."""
+        name = name_bytes(upload.name)
+        with self._database.write() as connection:
+            number = bucket_row(connection, upload.bucket).number
+            table = uploads.c
+            same = (table.bucket == number) & (table.name == name) & (table.fingerprint == upload.fingerprint)
+            earlier = connection.execute(select(uploads).where(same)).one_or_none()
+            if earlier is not None:
+                connection.execute(update(uploads).where(same).values(touched_ms=upload.touched_ms))
+                return Upload(
+                    earlier.upload_id,
+                    upload.bucket,
+                    upload.name,
+                    upload.fingerprint,
+                    earlier.started_ms,
+                    upload.touched_ms,
+                )
+            row = {
+                "upload_id": upload.upload_id,
+                "bucket": number,
+                "name": name,
+                "fingerprint": upload.fingerprint,
+                "started_ms": upload.started_ms,
+                "touched_ms": upload.touched_ms,
+            }
+            insert_rows(connection, uploads, [row])
+        return upload
+
+    def add_upload_segment(self, upload_id: bytes, ordinal: int, segment: SegmentEntry, at_ms: int) -> None:
+        """See the port."""
+        with self._database.write() as connection:
+            upload = _upload_number(connection, upload_id)
+            number = add_segments(connection, [segment])[segment.segment_id]
+            same = (upload_segments.c.upload == upload) & (upload_segments.c.ordinal == ordinal)
+            before = connection.scalars(select(upload_segments.c.segment).where(same)).all()
+            connection.execute(delete(upload_segments).where(same))
+            insert_rows(connection, upload_segments, [{"upload": upload, "ordinal": ordinal, "segment": number}])
+            bury(connection, before)
+            connection.execute(update(uploads).where(uploads.c.number == upload).values(touched_ms=at_ms))
+
+    def upload_segments(self, upload_id: bytes) -> Mapping[int, SegmentEntry]:
+        """See the port."""
+        query = (
+            select(upload_segments.c.ordinal, segments)
+            .join(segments, segments.c.number == upload_segments.c.segment)
+            .join(uploads, uploads.c.number == upload_segments.c.upload)
+            .where(uploads.c.upload_id == upload_id)
+            .order_by(upload_segments.c.ordinal)
+        )
+        with self._database.read() as connection:
+            return {row.ordinal: read_segment(row) for row in connection.execute(query)}
+
+    def abandon_upload(self, upload_id: bytes) -> bool:
+        """See the port."""
+        with self._database.write() as connection:
+            numbers = connection.scalars(select(uploads.c.number).where(uploads.c.upload_id == upload_id)).all()
+            bury(connection, delete_uploads(connection, numbers))
+        return bool(numbers)
+
+    def stale_uploads(self, touched_before_ms: int, limit: int) -> list[Upload]:
+        """See the port."""
+        query = (
+            select(uploads, buckets.c.name.label("bucket_name"))
+            .join(buckets, buckets.c.number == uploads.c.bucket)
+            .where(uploads.c.touched_ms < touched_before_ms)
+            .order_by(uploads.c.touched_ms, uploads.c.number)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [read_upload(row) for row in connection.execute(query)]
+
+
+def _version_of(row: ObjectRow | None, of: BucketRow | None) -> int:
+    """The highest version the name had; without `of`, the present one (0: none)."""
+    if row is not None:
+        return row.version
+    return 0 if of is None else of.version_floor
+
+
+def _check_versions(
+    connection: Connection,
+    rows: Mapping[str, BucketRow],
+    entries: Sequence[ObjectEntry],
+    expected: Mapping[tuple[str, str], int],
+) -> list[int]:
+    """Numbers of the objects to be replaced. Raises `VersionConflictError`."""
+    replaced: list[int] = []
+    wrong: list[tuple[str, str]] = []
+    for bucket, of in rows.items():
+        mine = [each for each in entries if each.bucket == bucket]
+        named = {name: version for (where, name), version in expected.items() if where == bucket}
+        keys = {name: name_bytes(name) for name in {each.name for each in mine} | named.keys()}
+        present = object_rows(connection, of.number, keys.values())
+        wrong += [
+            (bucket, name) for name, version in named.items() if version != _version_of(present.get(keys[name]), None)
+        ]
+        seen: set[str] = set()
+        for each in mine:
+            row = present.get(keys[each.name])
+            if each.version <= _version_of(row, of) or each.name in seen:
+                wrong.append((bucket, each.name))
+            elif row is not None:
+                replaced.append(row.number)
+            seen.add(each.name)
+    if wrong:
+        raise VersionConflictError(wrong)
+    return replaced
+
+
+def _insert_objects(
+    connection: Connection,
+    entries: Sequence[ObjectEntry],
+    rows: Mapping[str, BucketRow],
+    segment_numbers: Mapping[SegmentId, int],
+) -> None:
+    numbers = take_numbers(connection, "object", len(entries)) if entries else range(0)
+    insert_rows(
+        connection,
+        objects,
+        [object_row(number, rows[each.bucket].number, each) for number, each in zip(numbers, entries, strict=True)],
+    )
+    refers = [
+        {"object": number, "ordinal": ordinal, "segment": segment_numbers[segment_id]}
+        for number, each in zip(numbers, entries, strict=True)
+        for ordinal, segment_id in enumerate(each.segment_ids)
+    ]
+    insert_rows(connection, object_segments, refers)
+
+
+def _read_object(row: Row[Any], bucket: str, name: str, segment_ids: tuple[SegmentId, ...]) -> ObjectEntry:
+    return ObjectEntry(
+        bucket=bucket,
+        name=name,
+        version=row.version,
+        size_bytes=row.size_bytes,
+        modified_ms=row.modified_ms,
+        content_hash=row.content_hash,
+        sealed_record=row.sealed_record,
+        segment_ids=segment_ids,
+    )
+
+
+def _upload_number(connection: Connection, upload_id: bytes) -> int:
+    number: int | None = connection.scalar(select(uploads.c.number).where(uploads.c.upload_id == upload_id))
+    if number is None:
+        raise NotFoundError(f"there is no upload {upload_id.hex()}")
+    return number

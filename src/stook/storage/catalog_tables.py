@@ -1,0 +1,114 @@
+"""The tables of `catalog.db` as the code uses them; a test compares them with the migrations.
+
+What they mean is written in `docs/formats/catalog.md`. Rows are joined by small numbers taken from `counters`,
+ascending, so that a batch of inserts appends to each table and the columns that say what refers to what take a few
+bytes. Names are bytes: UTF-8 compared bytewise is the order we promise, and a NUL is a byte like any other.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+from stook.storage.database import Schema
+
+CATALOG_SCHEMA = Schema(name="catalog", head="catalog_0001")
+catalog_metadata = MetaData()
+
+Number = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite stores a table in the order of an INTEGER key, but not of a BIGINT one."""
+
+counters = Table(
+    "counters",
+    catalog_metadata,
+    Column("name", String(16), primary_key=True),
+    Column("next", BigInteger, nullable=False),
+)
+
+buckets = Table(
+    "buckets",
+    catalog_metadata,
+    Column("number", Number, primary_key=True),
+    Column("name", LargeBinary, nullable=False, unique=True),
+    Column("bucket_id", LargeBinary(16), nullable=False, unique=True),
+    Column("salt", LargeBinary(32), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("version_floor", BigInteger, nullable=False),
+)
+
+segments = Table(
+    "segments",
+    catalog_metadata,
+    Column("number", Number, primary_key=True, autoincrement=False),
+    Column("segment_id", LargeBinary(16), nullable=False, unique=True),
+    Column("sealed_record", LargeBinary, nullable=False),
+    Column("plain_bytes", BigInteger, nullable=False),
+    Column("plain_hash", LargeBinary(32), nullable=False),
+    Column("k", SmallInteger, nullable=False),
+    Column("total", SmallInteger, nullable=False),
+    Column("shard_bytes", Integer, nullable=False),
+)
+
+objects = Table(
+    "objects",
+    catalog_metadata,
+    Column("number", Number, primary_key=True, autoincrement=False),
+    Column("bucket", Number, ForeignKey("buckets.number"), nullable=False),
+    Column("name", LargeBinary(1024), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+    Column("content_hash", LargeBinary(32), nullable=False),
+    Column("sealed_record", LargeBinary, nullable=False),
+    UniqueConstraint("bucket", "name", name="objects_by_name"),
+)
+
+object_segments = Table(
+    "object_segments",
+    catalog_metadata,
+    Column("object", Number, ForeignKey("objects.number"), primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("segment", Number, ForeignKey("segments.number"), nullable=False),
+    Index("object_segments_by_segment", "segment"),
+    sqlite_with_rowid=False,
+)
+
+uploads = Table(
+    "uploads",
+    catalog_metadata,
+    Column("number", Number, primary_key=True),
+    Column("upload_id", LargeBinary(16), nullable=False, unique=True),
+    Column("bucket", Number, ForeignKey("buckets.number"), nullable=False),
+    Column("name", LargeBinary(1024), nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("touched_ms", BigInteger, nullable=False),
+    UniqueConstraint("bucket", "name", "fingerprint", name="uploads_by_name"),
+)
+
+upload_segments = Table(
+    "upload_segments",
+    catalog_metadata,
+    Column("upload", Number, ForeignKey("uploads.number"), primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("segment", Number, ForeignKey("segments.number"), nullable=False),
+    Index("upload_segments_by_segment", "segment"),
+    sqlite_with_rowid=False,
+)
+
+garbage = Table(
+    "garbage",
+    catalog_metadata,
+    Column("segment", Number, ForeignKey("segments.number"), primary_key=True, autoincrement=False),
+)
