@@ -136,7 +136,9 @@ class SqlAgentStore:
             .where(table.contract_id == bindparam("of"))
             .values(
                 receipt=bindparam("signed"),
-                state=case((table.state.in_([CLAIMED, LOST]), int(STORED)), else_=table.state),
+                state=case(
+                    (table.state == CLAIMED, int(STORED)), (table.state == LOST, int(STORED)), else_=table.state
+                ),
             )
         )
         rows = [{"of": each.receipt.contract_id, "signed": encode(each)} for each in receipts]

@@ -93,6 +93,7 @@ class Database:
         engine = create_engine(
             URL.create("sqlite", database=str(self.path)),
             connect_args={"timeout": self._busy_seconds, "check_same_thread": False},
+            hide_parameters=True,  # names and sealed records do not belong in tracebacks
             **({} if foreign_keys else {"poolclass": NullPool}),
         )
 
