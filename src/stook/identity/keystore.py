@@ -243,22 +243,26 @@ def _read_private(path: Path) -> bytes:
         raise ConfigError(f"there is no key file at {path}; create it, or restore it from your 24 words") from None
     except OSError as error:
         raise EnvironmentFault(f"cannot read the key file {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path} is no regular file")
-        if os.name == "posix":
-            if status.st_uid != os.geteuid():
-                raise ConfigError(f"{path} belongs to another user; keys are only read from files of your own")
-            if status.st_mode & 0o077:
-                raise ConfigError(
-                    f"{path} can be read or changed by others (mode {stat.S_IMODE(status.st_mode):04o}); "
-                    f"run: chmod 600 {path}"
-                )
-        try:
-            return file.read(MAX_KEY_FILE_BYTES + 1)
-        except OSError as error:
-            raise EnvironmentFault(f"cannot read the key file {path}: {error.strerror}") from error
+    try:
+        _check_private(path, os.fstat(descriptor))
+        return os.read(descriptor, MAX_KEY_FILE_BYTES + 1)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot read the key file {path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def _check_private(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} is no regular file")
+    if os.name != "posix":
+        return  # other systems keep a folder private by its access list, which we do not judge
+    if status.st_uid != os.geteuid():
+        raise ConfigError(f"{path} belongs to another user; keys are only read from files of your own")
+    if status.st_mode & 0o077:
+        raise ConfigError(
+            f"{path} can be read or changed by others (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod 600 {path}"
+        )
 
 
 def _make_folder(folder: Path) -> None:
