@@ -127,26 +127,27 @@ def unseal(
     """Fill `into` with the segment's plaintext from byte `begin` on.
 
     `shards` holds, by code row, the masked units that `geometry.units_of(shape, begin, len(into))` names: of the data
-    shards listed there, or of any `k` shards. They are left as they are. A changed byte gives changed plaintext, so
-    they must have been verified leaf by leaf as they came; or give `roots`, by code row, and whole shards are checked
-    here before they are used.
+    shards listed there, or of any `k` shards. More units behind them are ignored, so that whole shards do whenever the
+    range begins in the first stripe. They are left as they are. A changed byte gives changed plaintext, so they must
+    have been verified leaf by leaf as they came; or give `roots`, by code row, and whole shards are checked here.
 
-    Raises `NotEnoughError` with too few shards, `DamagedShardError` for one of the wrong length or with another root,
-    `ValueError` for a range outside the segment, or for `roots` with less than whole shards.
+    Raises `NotEnoughError` with too few shards, `DamagedShardError` for one that is too short or has another root,
+    `ValueError` for a range outside the segment, or for `roots` with a range behind the first stripe.
     """
     needed = units_of(shape, begin, len(into))
-    for index, shard in shards.items():
-        if len(shard) != needed.run_bytes:
-            raise DamagedShardError(index, ReasonCode.TRUNCATED, f"{len(shard)} bytes, not {needed.run_bytes}")
     used, missing = choose_rows(shape.k, shards, needed.data_indices)
-    if roots is not None:
-        if needed.run_bytes != shape.shard_bytes:
-            raise ValueError("a root is checked against a whole shard only")
-        for index in used:
+    if roots is not None and needed.first:
+        raise ValueError("a root is checked against a whole shard only")
+    runs: dict[int, memoryview] = {}
+    for index in used:
+        if roots is not None:
             check_shard(index, shards[index], roots[index], shape.shard_bytes)
+        runs[index] = shards[index][: needed.run_bytes]
+        if len(runs[index]) != needed.run_bytes:
+            raise DamagedShardError(index, ReasonCode.TRUNCATED, f"{len(runs[index])} bytes, not {needed.run_bytes}")
     decrypt = segment_cipher(key, needed.first * shape.k)
     for group in unmasked_groups(
-        shards,
+        runs,
         used,
         missing,
         k=shape.k,
