@@ -16,7 +16,7 @@ class Receiver(Protocol):
     """Takes what a connection brings. Called on the event loop; never blocks."""
 
     def receive_buffer(self) -> memoryview:
-        """Where the next bytes go: never empty, and valid until the next call of `received`."""
+        """Where the next bytes go: never empty. Fill it and call `received` before returning to the event loop."""
         ...
 
     def received(self, size_bytes: int) -> None:
@@ -67,8 +67,8 @@ class Connection(Protocol):
         ...
 
 
-Accept = Callable[[Connection], Receiver]
-"""Builds the receiver of a new connection."""
+Accept = Callable[[Connection], Receiver | None]
+"""Builds the receiver of a new connection whose channel value is known; None turns the connection away."""
 
 
 class Listener(Protocol):

@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from stook.clock import Clock, Entropy
-from stook.errors import BugError
-from stook.identity.contact import Address, SignedContact
+from stook.codec import decode, encode
+from stook.errors import (
+    BugError,
+    DeadlineError,
+    EnvironmentFault,
+    MalformedError,
+    MisbehaviourError,
+    ReasonCode,
+    RefusedError,
+    StookError,
+    UnreachableError,
+)
+from stook.identity.contact import MAX_CONTACT_BYTES, Address, SignedContact
 from stook.identity.keys import NodeKey
-from stook.ids import NetworkId, NodeId
-from stook.wire.carrier import Carrier
+from stook.ids import NONCE_BYTES, NetworkId, NodeId, SessionNonce
+from stook.wire.carrier import Carrier, Connection, Listener, Receiver
+from stook.wire.events import Opened, RequestReceived
 from stook.wire.exchange import Exchange
+from stook.wire.hello import Party, Role
 from stook.wire.limits import Limits
+from stook.wire.link import Link, NotLookedAtError
+from stook.wire.pace import Pace
+from stook.wire.pool import Pool
+from stook.wire.session import Session
 
-__all__ = ["Carrier", "Endpoint", "Exchange", "Handler", "Limits", "OnError", "Peer"]
+__all__ = ["Carrier", "Endpoint", "Exchange", "Handler", "Limits", "OnContact", "OnError", "Peer"]
+
+PING = "PING"
+PROBE = "PROBE"
+MAX_PING_BYTES = 64
 
 Handler = Callable[[Exchange, bytes], Awaitable[None]]
 """Serves one method: gets the exchange and the request's payload. What it raises becomes a signed refusal."""
 OnError = Callable[[str, Exception], None]
 """Told of exceptions that are nobody's answer: the method's name and the exception."""
+OnContact = Callable[[SignedContact], None]
+"""Told of the verified contact that a peer brought in its hello."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +62,12 @@ class Peer:
 
 
 class Endpoint:
-    """One node's wire. Use it on one event loop; `close` it before the loop ends."""
+    """One node's wire. Use it on one event loop; `close` it before the loop ends.
 
-    node_id: NodeId
-    contact: SignedContact | None
-    """Our own signed contact: sent in every hello and in answer to PROBE. Set it once the addresses are known."""
+    One session per peer, dialled when first needed and closed when idle; calls go both ways over it, so that a node
+    behind NAT can be called over the session it opened. What a handler raises becomes a signed refusal: `RefusedError`
+    and `MisbehaviourError` with their code, any other exception as INTERNAL, told to `on_error`.
+    """
 
     def __init__(
         self,
@@ -54,40 +80,317 @@ class Endpoint:
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
         puzzle_nonce: int = 0,
         on_error: OnError | None = None,
-    ) -> None: ...
+        on_contact: OnContact | None = None,
+    ) -> None:
+        self.node_id: NodeId = key.node_id
+        self.contact: SignedContact | None = None
+        """Our own signed contact: sent in every hello and in answer to PROBE. Set it once the addresses are known."""
+        self.clock = clock
+        self.entropy = entropy
+        self.limits = limits
+        self.upload = Pace(limits.upload_bytes_per_second)
+        self.download = Pace(limits.download_bytes_per_second)
+        self._key = key
+        self._network = network
+        self._carrier = carrier
+        self._puzzle_nonce = puzzle_nonce
+        self._on_error = on_error if on_error is not None else _report_to_loop
+        self._on_contact = on_contact
+        self._handlers: dict[str, Handler] = {PING: _serve_ping, PROBE: self._serve_probe}
+        self._pool = Pool(limits, self._dial)
+        self._listeners: list[Listener] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._all_gone: asyncio.Future[None] | None = None
+        self._closing = False
+
+    @property
+    def connected_peers(self) -> tuple[NodeId, ...]:
+        """The nodes that can be called without dialling."""
+        return self._pool.peers()
+
+    # --- serving -----------------------------------------------------------------------------------------------------
 
     def handle(self, method: str, handler: Handler) -> None:
-        """Serve `method` (1 to 32 characters) with `handler`. PING and PROBE are served already."""
-        raise BugError("endpoint not wired")
+        """Serve `method` (1 to 32 characters of ``A-Z 0-9 _``) with `handler`. PING and PROBE are served already."""
+        self._handlers[method] = handler
 
     async def listen(self, host: str, port: int) -> tuple[str, int]:
         """Accept connections; the host and port really bound. Raises `EnvironmentFault`."""
-        raise BugError("endpoint not wired")
+        listener = await self._carrier.listen(host, port, self._accept)
+        self._listeners.append(listener)
+        return listener.address
+
+    # --- calling -----------------------------------------------------------------------------------------------------
 
     async def call(self, to: Peer, method: str, payload: bytes, *, deadline_seconds: float) -> bytes:
         """One request, one reply.
 
-        Raises `RefusedError`, `UnreachableError`, `DeadlineError`, `MisbehaviourError` or `MalformedError`.
+        Raises `RefusedError`, `UnreachableError`, `DeadlineError`, `MisbehaviourError` or `MalformedError`. A session
+        that ends before the peer looked at the request is replaced, once.
         """
-        raise BugError("endpoint not wired")
+        async with self._deadline(method, to, deadline_seconds) as links:
+            while True:
+                exchange = await self._open(to, method, payload, alone=True, links=links)
+                try:
+                    return await exchange.next_reply()
+                except NotLookedAtError:
+                    if len(links) > 1:
+                        raise
+                finally:
+                    exchange.leave()
 
     def exchange(
         self, to: Peer, method: str, payload: bytes, *, deadline_seconds: float
     ) -> AbstractAsyncContextManager[Exchange]:
-        """Open an exchange; leaving the block before both ends finished resets it.
+        """Open an exchange; leaving the block before the peer said END resets it.
 
         The deadline covers the whole block; the errors are those of `call`.
         """
-        raise BugError("endpoint not wired")
+        return self._exchange(to, method, payload, deadline_seconds)
+
+    @asynccontextmanager
+    async def _exchange(
+        self, to: Peer, method: str, payload: bytes, deadline_seconds: float
+    ) -> AsyncIterator[Exchange]:
+        async with self._deadline(method, to, deadline_seconds) as links:
+            exchange = await self._open(to, method, payload, alone=False, links=links)
+            try:
+                yield exchange
+            finally:
+                exchange.leave()
 
     async def probe(self, host: str, port: int, *, deadline_seconds: float) -> SignedContact:
         """Ask whoever listens at an address for its contact, checked against the key that answered."""
-        raise BugError("endpoint not wired")
+        link: Link | None = None
+        try:
+            async with asyncio.timeout(deadline_seconds) as deadline:
+                link = await self._connect(host, port, None)
+                exchange = await link.open(PROBE, b"", alone=True)
+                try:
+                    answer = await exchange.next_reply()
+                finally:
+                    exchange.leave()
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise DeadlineError(f"{host}:{port} did not answer a PROBE in {deadline_seconds:g} s") from None
+        finally:
+            if link is not None:
+                link.retire()
+        signed = decode(SignedContact, answer, max_bytes=MAX_CONTACT_BYTES)
+        peer = link.peer_id.hex()
+        if signed.node_id != link.peer_id or signed.contact.network != self._network:
+            raise MisbehaviourError(ReasonCode.WRONG_IDENTITY, "PROBE answered with another node's contact", peer=peer)
+        if not signed.verifies():
+            raise MisbehaviourError(ReasonCode.BAD_SIGNATURE, "PROBE answered with an unsigned contact", peer=peer)
+        return signed
 
     async def ping(self, to: Peer, *, deadline_seconds: float) -> float:
-        """Seconds for one signed request and reply on an open session."""
-        raise BugError("endpoint not wired")
+        """Seconds for one signed request and reply; the first one to a peer includes opening the session."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        payload = self.entropy(NONCE_BYTES)
+        answer = await self.call(to, PING, payload, deadline_seconds=deadline_seconds)
+        if answer != payload:
+            raise MisbehaviourError(ReasonCode.UNBOUND_REPLY, "PING answered with other bytes", peer=to.node_id.hex())
+        return loop.time() - begun
 
     async def close(self, *, grace_seconds: float = 5) -> None:
         """Accept nothing new, let exchanges under way finish for `grace_seconds`, then end every session."""
-        raise BugError("endpoint not wired")
+        self._closing = True
+        for listener in self._listeners:
+            await listener.close()
+        self._listeners.clear()
+        await self._pool.stop_dialling()
+        for link in self._pool.links:
+            if link.greeting:
+                link.abort(UnreachableError("this node is shutting down"))
+            else:
+                link.retire()
+        await self._wait_for_links(grace_seconds)
+        for link in self._pool.links:
+            link.abort(UnreachableError("this node is shutting down"))
+        await self._wait_for_links(grace_seconds)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- what links tell ---------------------------------------------------------------------------------------------
+
+    def link_opened(self, link: Link, opened: Opened) -> None:
+        """A peer's hello was good."""
+        if opened.addressed:
+            self._pool.opened(link)
+        if opened.contact is not None and self._on_contact is not None:
+            self._on_contact(opened.contact)
+
+    def link_closed(self, link: Link) -> None:
+        """A connection is gone."""
+        self._pool.closed(link)
+        if self._all_gone is not None and not self._pool.links and not self._all_gone.done():
+            self._all_gone.set_result(None)
+
+    def serve(self, link: Link, exchange: Exchange, request: RequestReceived) -> None:
+        """A peer called."""
+        link.request_bytes += len(request.payload)
+        self.spawn(self._serve(link, exchange, request))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` as a task that ends with this endpoint."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, link: Link, exchange: Exchange, request: RequestReceived) -> None:
+        try:
+            await self._handler_for(link, request)(exchange, request.payload)
+        except Exception as error:
+            self._refuse_for(exchange, error)
+        finally:
+            link.request_bytes -= len(request.payload)
+            exchange.conclude()
+
+    def _handler_for(self, link: Link, request: RequestReceived) -> Handler:
+        if not link.session.addressed and request.method != PROBE:
+            raise RefusedError(ReasonCode.UNADDRESSED_SESSION, "say whom you mean in the hello")
+        if link.request_bytes > self.limits.max_request_bytes_per_session:
+            raise RefusedError(ReasonCode.BUSY, "too many requests at once")
+        handler = self._handlers.get(request.method)
+        if handler is None:
+            raise RefusedError(ReasonCode.UNKNOWN_METHOD, request.method)
+        return handler
+
+    def _refuse_for(self, exchange: Exchange, error: Exception) -> None:
+        """Turn what a handler raised into a refusal; tell `on_error` when the fault is ours."""
+        if error is exchange.failure:
+            return  # the peer left, or broke off: there is nobody to tell
+        match error:
+            case RefusedError():
+                exchange.refuse_if_possible(error.code, error.detail, error.retry_after_ms)
+            case MisbehaviourError():
+                exchange.refuse_if_possible(error.code, str(error))
+            case MalformedError():
+                exchange.refuse_if_possible(ReasonCode.MALFORMED, str(error))
+            case _:
+                exchange.refuse_if_possible(ReasonCode.INTERNAL)
+                if not isinstance(error, StookError) or isinstance(error, BugError | EnvironmentFault):
+                    self._on_error(exchange.method, error)
+
+    async def _serve_probe(self, exchange: Exchange, payload: bytes) -> None:
+        if payload:
+            raise MalformedError("PROBE carries nothing")
+        if self.contact is None:
+            raise RefusedError(ReasonCode.UNKNOWN_METHOD, "this node has no address to tell")
+        await exchange.reply(encode(self.contact))
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _deadline(self, method: str, to: Peer, seconds: float) -> AsyncIterator[list[tuple[Link, int]]]:
+        """Bound a block; a session on which nothing at all came during the whole wait is taken for dead."""
+        links: list[tuple[Link, int]] = []
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                yield links
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            error = DeadlineError(f"{method}: no end within {seconds:g} s", peer=to.node_id.hex())
+            for link, received_bytes in links:
+                if link.received_bytes == received_bytes and link.usable:
+                    link.abort(error)
+            raise error from None
+
+    async def _open(
+        self, to: Peer, method: str, payload: bytes, *, alone: bool, links: list[tuple[Link, int]]
+    ) -> Exchange:
+        """Open an exchange with `to`, dialling if need be, and once more if the session ends before the request."""
+        if to.node_id == self.node_id:
+            raise UnreachableError("that is this node itself", peer=to.node_id.hex())
+        while True:
+            if self._closing:
+                raise UnreachableError("this node is shutting down", peer=to.node_id.hex())
+            link = await self._pool.reach(to.node_id, to.addresses)
+            try:
+                exchange = await link.open(method, payload, alone=alone)
+            except NotLookedAtError:
+                if links:
+                    raise
+                links.append((link, -1))
+                continue
+            links.append((link, link.received_bytes))
+            return exchange
+
+    def _accept(self, connection: Connection) -> Receiver | None:
+        if self._closing or not self._pool.has_room(incoming=True):
+            return None
+        return self._new_link(connection, Role.RESPONDER, None)
+
+    async def _dial(self, host: str, port: int, expected: NodeId) -> Link:
+        try:
+            async with asyncio.timeout(self.limits.handshake_seconds) as deadline:
+                return await self._connect(host, port, expected)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise UnreachableError(
+                f"no hello from {host}:{port} within {self.limits.handshake_seconds:g} s", peer=expected.hex()
+            ) from None
+
+    async def _connect(self, host: str, port: int, expected: NodeId | None) -> Link:
+        made: list[Link] = []
+
+        def accept(connection: Connection) -> Receiver | None:
+            if self._closing or not self._pool.has_room(incoming=False):
+                return None
+            made.append(self._new_link(connection, Role.INITIATOR, expected))
+            return made[0]
+
+        try:
+            await self._carrier.connect(host, port, accept)
+            if not made:
+                raise UnreachableError("too many sessions are open here")
+            await made[0].greet()
+        except BaseException:
+            for link in made:
+                link.abort(UnreachableError("the session was given up before it opened"))
+            raise
+        return made[0]
+
+    def _new_link(self, connection: Connection, role: Role, expected: NodeId | None) -> Link:
+        party = Party(
+            key=self._key,
+            network=self._network,
+            puzzle_nonce=self._puzzle_nonce,
+            max_exchanges=self.limits.max_exchanges_per_session,
+            contact=self.contact,
+            puzzle_bits_asked=self.limits.puzzle_bits,
+        )
+        session = Session(
+            role=role,
+            party=party,
+            channel=connection.channel,
+            nonce=SessionNonce(self.entropy(NONCE_BYTES)),
+            expected=expected,
+        )
+        link = Link(self, connection, session)
+        self._pool.add(link)
+        return link
+
+    async def _wait_for_links(self, seconds: float) -> None:
+        if self._pool.links:
+            self._all_gone = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._all_gone,), timeout=seconds)
+
+
+async def _serve_ping(exchange: Exchange, payload: bytes) -> None:
+    if len(payload) > MAX_PING_BYTES:
+        raise MalformedError(f"PING carries at most {MAX_PING_BYTES} bytes")
+    await exchange.reply(payload)
+
+
+def _report_to_loop(method: str, error: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler(
+        {"message": f"the handler of {method} failed", "exception": error}
+    )

@@ -13,6 +13,8 @@ class Limits:
 
     max_sessions: int = 256
     """Sessions of all peers together, handshakes included; beyond it an idle one is closed or the newcomer refused."""
+    max_handshakes: int = 32
+    """Incoming connections that have not said a valid hello yet; beyond it newcomers are turned away."""
     max_sessions_per_peer: int = 4
     """Sessions one node id may hold with us."""
     max_exchanges_per_session: int = 64
@@ -39,6 +41,7 @@ class Limits:
     def __post_init__(self) -> None:
         counts = (
             self.max_sessions,
+            self.max_handshakes,
             self.max_sessions_per_peer,
             self.max_exchanges_per_session,
             self.max_request_bytes_per_session,
