@@ -17,7 +17,10 @@ from stook.ids import ContractId, PublicKey, ShardRoot
 
 @dataclass(frozen=True, slots=True)
 class StoredShard:
-    """One published shard: its root, its size, what it takes on disk, and the newest contract it carries (encoded)."""
+    """One published shard: its root, its size, what it takes on disk, and the newest contract it carries (encoded).
+
+    `contract` is empty when none of its records is readable.
+    """
 
     root: ShardRoot
     size_bytes: int
@@ -71,7 +74,7 @@ class ShardStore(Protocol):
         ...
 
     def find(self, root: ShardRoot) -> StoredShard | None:
-        """The published shard, or None."""
+        """The published shard, or None. Raises `CorruptionError` when its header is damaged."""
         ...
 
     def read_leaves(self, root: ShardRoot) -> bytes:
@@ -79,7 +82,10 @@ class ShardStore(Protocol):
         ...
 
     def read_units(self, root: ShardRoot, first_unit: int, into: memoryview) -> int:
-        """Fill `into` with bytes from `first_unit` on; the number of bytes read. Raises `NotFoundError`."""
+        """Fill `into` with bytes from `first_unit` on; the number of bytes read, fewer at the shard's end.
+
+        Raises `NotFoundError`, `CorruptionError` when the header is damaged.
+        """
         ...
 
     def append_contract(self, root: ShardRoot, contract: bytes) -> None:
@@ -138,11 +144,14 @@ class ContractStore(Protocol):
         ...
 
     def by_root(self, root: ShardRoot) -> HeldContract | None:
-        """The contract in force over `root`, or None."""
+        """The contract in force over `root` (reserving room for it, or storing it), or None."""
         ...
 
     def put(self, held: HeldContract) -> None:
-        """Replace or add one contract and its state."""
+        """Replace or add one contract and its state.
+
+        Raises `ConflictError` when another contract is in force over its root.
+        """
         ...
 
     def remove(self, contract_ids: Sequence[ContractId]) -> None:
@@ -162,7 +171,10 @@ class ContractStore(Protocol):
         ...
 
     def due(self, now_ms: int, limit: int) -> list[HeldContract]:
-        """Reservations past their consign-by and contracts past their end, soonest first."""
+        """Reservations past their consign-by and contracts past their end, soonest first.
+
+        Contracts that are over (ENDED, CANCELLED) need nothing and are never due.
+        """
         ...
 
     def spend(self, serial: bytes, size_bytes: int, budget_bytes: int, expires_ms: int) -> bool:
@@ -182,5 +194,5 @@ class ContractStore(Protocol):
         ...
 
     def rebuild(self, held: Sequence[HeldContract]) -> None:
-        """Replace everything by `held` (from a scan of the shard files), all or none."""
+        """Replace every contract by `held` (from a scan of the shard files), all or none; spending is kept."""
         ...

@@ -1,0 +1,22 @@
+"""Which contracts take room at a farmer, which are in force, and when one needs attention. Shared by all adapters."""
+
+from __future__ import annotations
+
+from stook.contracts.lifecycle import RESERVING, ContractState
+from stook.storage.ports import HeldContract
+
+STORED = frozenset({ContractState.ACTIVE})
+"""States in which the shard is on the farmer's disk."""
+IN_FORCE = RESERVING | STORED
+"""States in which a contract takes room; at most one such contract stands over a root."""
+EXPIRING = STORED | {ContractState.LOST}
+"""States that the end of the contract finishes."""
+
+
+def due_ms(held: HeldContract) -> int | None:
+    """After which moment somebody must look at the contract: consign-by, the end, or None when it is over."""
+    if held.state in RESERVING:
+        return held.contract.terms.consign_by_ms
+    if held.state in EXPIRING:
+        return held.contract.terms.end_ms
+    return None
