@@ -1,0 +1,177 @@
+"""The SQL agent store against the one in dictionaries: whatever is done to both, they say the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from stook.contracts.contract import AuditStrategy, AuditTerms, Contract, Settlement, Terms
+from stook.contracts.receipt import EraseReceipt, SignedEraseReceipt, SignedStorageReceipt, StorageReceipt
+from stook.errors import StookError
+from stook.ids import NetworkId, NodeId, PublicKey, SegmentId, ShardRoot, Signature
+from stook.shards.geometry import Policy
+from stook.storage.agent_store import SqlAgentStore
+from stook.storage.renter_memory import MemoryAgentStore
+from stook.storage.renter_ports import AgentStore, Outcome, OutcomeKind, Placement, PlacementState, SegmentFacts
+
+SEGMENTS = [SegmentId(bytes([number]) * 16) for number in range(4)]
+FARMERS = [NodeId(bytes([number]) * 20) for number in range(3)]
+KEY = PublicKey(b"\2" * 33)
+SIGNATURE = Signature(b"s" * 64)
+TERMS = Terms(
+    version=1,
+    network=NetworkId("test"),
+    renter_key=KEY,
+    renter_index=0,
+    farmer_key=KEY,
+    farmer_index=0,
+    shard_root=ShardRoot(bytes(32)),
+    shard_size_bytes=16384,
+    begin_ms=0,
+    end_ms=50,
+    consign_by_ms=5,
+    audit=AuditTerms(AuditStrategy.SAMPLED, 1000, 4),
+    storage_price_per_gib_hour=1,
+    download_price_per_gib=1,
+    settlement=Settlement.LEDGER,
+    payment_destination=b"",
+    criteria=b"\0\0\0\0",
+    absences=(),
+    collateral=0,
+    grace_ms=0,
+    memo=b"",
+    revision=0,
+    origin=b"",
+)
+
+
+def root(segment: int, index: int) -> ShardRoot:
+    return ShardRoot(bytes([1, segment, index, 0]) * 8)
+
+
+def build(segment: int, index: int, farmer: int) -> Placement:
+    shard = root(segment, index)
+    terms = msgspec.structs.replace(TERMS, shard_root=shard, memo=bytes([farmer]), end_ms=40 + 10 * farmer)
+    return Placement(SEGMENTS[segment], index, 0, shard, FARMERS[farmer], Contract(terms, SIGNATURE, SIGNATURE))
+
+
+PLACEMENTS = st.builds(build, st.integers(0, 3), st.integers(0, 2), st.integers(0, 2))
+SOME = st.lists(PLACEMENTS, max_size=4)
+WHEN = st.integers(0, 70)
+
+
+def facts(segment: int, known: set[int]) -> SegmentFacts:
+    roots = tuple(root(segment, index) if index in known else ShardRoot(b"") for index in range(3))
+    return SegmentFacts(SEGMENTS[segment], Policy(1, 2, 2, 3), 3, 16384, roots, segment)
+
+
+FACTS = st.builds(facts, st.integers(0, 3), st.sets(st.integers(0, 2)))
+
+
+class AgentMachine(RuleBasedStateMachine):
+    @initialize()
+    def open(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "agent.db"
+        self.stores: list[AgentStore] = [SqlAgentStore.open(self.path), MemoryAgentStore()]
+
+    def teardown(self) -> None:
+        if hasattr(self, "stores"):
+            self.stores[0].close()
+            self.folder.cleanup()
+
+    def both(self, ask: Callable[[AgentStore], object]) -> None:
+        def answer(store: AgentStore) -> object:
+            try:
+                return ask(store)
+            except StookError as error:
+                return type(error)
+
+        ours, theirs = map(answer, self.stores)
+        assert ours == theirs
+
+    @rule(listed=st.lists(FACTS, max_size=2))
+    def add_segments(self, listed: list[SegmentFacts]) -> None:
+        self.both(lambda store: store.add_segments(listed))
+
+    @rule(listed=SOME)
+    def add_claims(self, listed: list[Placement]) -> None:
+        self.both(lambda store: store.add_claims(listed))
+
+    @rule(listed=SOME)
+    def receipts(self, listed: list[Placement]) -> None:
+        signed = [
+            SignedStorageReceipt(StorageReceipt(each.contract_id, each.root, 16384, 9, KEY), SIGNATURE)
+            for each in listed
+        ]
+        self.both(lambda store: store.record_receipts(signed))
+
+    @rule(of=PLACEMENTS, revision=st.integers(1, 3))
+    def renew(self, of: Placement, revision: int) -> None:
+        terms = msgspec.structs.replace(
+            of.contract.terms, revision=revision, origin=of.contract_id, end_ms=of.contract.terms.end_ms + revision
+        )
+        self.both(lambda store: store.renew([Contract(terms, SIGNATURE, SIGNATURE)]))
+
+    @rule(which=st.lists(st.sampled_from(SEGMENTS), max_size=2))
+    def release(self, which: list[SegmentId]) -> None:
+        self.both(lambda store: store.release(which))
+
+    @rule(listed=SOME, lost=st.booleans())
+    def give_up(self, listed: list[Placement], lost: bool) -> None:
+        names = [each.contract_id for each in listed]
+        self.both(lambda store: store.mark_lost(names) if lost else store.cancel(names))
+
+    @rule(listed=SOME, signed=st.booleans(), at=WHEN)
+    def erased(self, listed: list[Placement], signed: bool, at: int) -> None:
+        receipts = [
+            SignedEraseReceipt(EraseReceipt(each.contract_id, each.root, 1, at, KEY), SIGNATURE) for each in listed
+        ]
+        said = [(each.contract_id, receipts[at] if signed else None) for at, each in enumerate(listed)]
+        self.both(lambda store: store.record_erased(said, at))
+
+    @rule(before=WHEN)
+    def forget(self, before: int) -> None:
+        self.both(lambda store: store.forget(before))
+
+    @rule(listed=st.lists(FACTS, max_size=2), found=SOME, stored=st.booleans())
+    def adopt(self, listed: list[SegmentFacts], found: list[Placement], stored: bool) -> None:
+        state = PlacementState.STORED if stored else PlacementState.CLAIMED
+        self.both(lambda store: store.adopt(listed, [replace(each, state=state) for each in found]))
+
+    @rule(kind=st.sampled_from(OutcomeKind), farmer=st.sampled_from(FARMERS), ok=st.booleans(), value=WHEN, at=WHEN)
+    def outcome(self, kind: OutcomeKind, farmer: NodeId, ok: bool, value: int, at: int) -> None:
+        self.both(lambda store: store.note_outcomes([Outcome(farmer, kind, ok, float(value), at)]))
+
+    @rule()
+    def reopen(self) -> None:
+        self.stores[0].close()
+        self.stores[0] = SqlAgentStore.open(self.path)
+
+    @invariant()
+    def same(self) -> None:
+        if not hasattr(self, "stores"):
+            return
+        self.both(lambda store: store.segments(SEGMENTS))
+        self.both(lambda store: store.placements(SEGMENTS))
+        self.both(lambda store: store.segments_wanting(3))
+        self.both(lambda store: store.segment_ids(3, b"", 3))
+        self.both(lambda store: store.farmers_to_cancel())
+        self.both(lambda store: [store.cancelling(farmer, 3) for farmer in FARMERS])
+        self.both(lambda store: store.placements_at(FARMERS[0], b"", 9))
+        self.both(lambda store: store.ending(51, 9))
+        self.both(lambda store: store.counts())
+        self.both(lambda store: store.farmer_stats(80))
+
+
+AgentMachine.TestCase.settings = settings(
+    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestAgentMachine = AgentMachine.TestCase
