@@ -7,7 +7,7 @@ one farmer. The shell reports what became of the attempts, and is told what to d
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -54,8 +54,10 @@ class PushGoal:
 
     enough: int
     full: int
-    spares: tuple[int, ...]
+    spares: tuple[int, ...] = ()
     """Code indices beyond n that are sealed and may stand in for a late or failed one, in this order."""
+    wanted: tuple[int, ...] | None = None
+    """The indices to begin with, `full` of them; None: 0 up to `full`."""
     max_tries: int = 4
     """Farmers tried for one index at most."""
     settle: Patience = Patience(factor=8.0, floor_seconds=4.0, blind_seconds=30.0)
@@ -128,9 +130,8 @@ def _stand_ins(
 
 
 def _first(goal: PushGoal, held: frozenset[int]) -> tuple[int, ...]:
-    spares = set(goal.spares)
-    wanted = [index for index in range(goal.full + len(spares)) if index not in held and index not in spares]
-    return tuple(wanted[: goal.full - len(held)])
+    wanted = range(goal.full) if goal.wanted is None else goal.wanted
+    return tuple(index for index in wanted if index not in held)
 
 
 def _tries(attempts: Sequence[Attempt]) -> dict[int, int]:
@@ -149,32 +150,41 @@ def _check_in(running: Sequence[Attempt], late: Sequence[Attempt], limit: float,
 
 @dataclass(frozen=True, slots=True)
 class FetchGoal:
-    """What a download of one segment wants: any `needed` of the indices in `order`, best first."""
+    """What a download of one segment wants: the indices in `exactly`, or any `needed` of `order`, best first."""
 
     needed: int
     order: tuple[int, ...]
+    exactly: frozenset[int] = frozenset()
+    """A range often lies in few data shards: then these are enough. They stand first in `order`."""
     max_extra: int = 2
     """How many may run beyond what is still needed, to overtake late ones."""
     max_tries: int = 3
     """How often one index is asked for, once every other has been."""
     late: Patience = Patience(factor=2.5, floor_seconds=0.7, blind_seconds=3.0)
 
+    def reached(self, done: Collection[int]) -> bool:
+        """Whether these indices are enough."""
+        return len(done) >= self.needed or (bool(self.exactly) and self.exactly.issubset(done))
+
 
 def next_fetch(goal: FetchGoal, attempts: Sequence[Attempt], now: float) -> Move:
-    """The next move of a download: the first `needed` at once, a further index for each that failed or is late, and
-    everything cut once `needed` are in.
+    """The next move of a download: the best sources at once, a further one for each that failed or is late, and
+    everything cut once enough are in.
     """
     done = _done(attempts)
     running = _running(attempts)
-    if len(done) >= goal.needed:
+    if goal.reached(done):
         return Move(cut=tuple(attempt.number for attempt in running), over=True)
-    limit = goal.late.limit(attempts, goal.needed)
+    limit = goal.late.limit(attempts, len(goal.exactly) or goal.needed)
     late = [attempt for attempt in running if now - attempt.started > limit]
-    lacking = goal.needed - len(done) - (len(running) - len(late))
-    room = goal.needed - len(done) + goal.max_extra - len(running)
-    busy = {attempt.index for attempt in running} | done
+    in_time = {attempt.index for attempt in running if attempt not in late} | done
     tries = _tries(attempts)
-    again = [i for i in goal.order if i in tries and i not in busy and tries[i] < goal.max_tries]
-    fresh = [index for index in goal.order if index not in tries]
-    start = tuple((fresh + again)[: max(0, min(lacking, room))])
+    if goal.exactly and not late and goal.exactly <= in_time | (set(goal.order) - tries.keys()):
+        start = tuple(index for index in goal.order if index in goal.exactly and index not in tries)
+    else:
+        busy = {attempt.index for attempt in running} | done
+        again = [i for i in goal.order if i in tries and i not in busy and tries[i] < goal.max_tries]
+        fresh = [index for index in goal.order if index not in tries]
+        room = goal.needed - len(done) + goal.max_extra - len(running)
+        start = tuple((fresh + again)[: max(0, min(goal.needed - len(in_time), room))])
     return Move(start=start, over=not running and not start, check_in=_check_in(running, late, limit, now))

@@ -111,6 +111,8 @@ class AgentStatus:
     segments: int
     segments_below_n: int
     segments_below_r: int
+    segments_unreadable: int
+    """Fewer than k shards: lost unless farmers come back."""
     shards_stored: int
     shards_claimed: int
     shards_to_cancel: int

@@ -1,0 +1,443 @@
+"""The half of a renter without content keys: it makes contracts, knows who holds what, and keeps segments whole.
+
+`LocalAgent` fulfils `ports.Agent`. Its background work is in `caretaker` (cancel, fill, renew) and `roster` (find
+farmers); each loop is a `Chore` that assembly runs and tests step.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from stook.chore import Chore
+from stook.clock import Clock, Entropy, Offload
+from stook.contracts.contract import Contract
+from stook.contracts.grant import Operation, SignedGrant, issue_grant
+from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
+from stook.errors import MisbehaviourError, NotEnoughError, ReasonCode
+from stook.identity.keys import NodeKey
+from stook.ids import ContractId, NetworkId, NodeId, PublicKey, SegmentId
+from stook.renter.book import FarmerBook
+from stook.renter.caretaker import Caretaker, CareTiming
+from stook.renter.claims import ClaimDesk, ClaimTiming
+from stook.renter.drafts import HOUR_MS, DraftRules
+from stook.renter.planner import Candidate, Spread, independent_domains
+from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, Placed, PlacementPolicy, Ticket
+from stook.renter.recovery import recover_placements
+from stook.renter.roster import Roster
+from stook.shards.erasure import Codec
+from stook.shards.geometry import Policy
+from stook.shards.mask import segment_mask_key
+from stook.storage.renter_ports import (
+    AgentStore,
+    Outcome,
+    OutcomeKind,
+    Placement,
+    PlacementState,
+    SegmentFacts,
+)
+from stook.wire.endpoint import Endpoint, Peer
+
+_REMEMBERED_CLAIMS = 65_536
+_RETRIEVE_BUDGET_FACTOR = 4
+"""A grant to fetch allows a few resumes and overlapping ranges of one shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """How an agent places. Without a `policy` the default for the farmers known is used."""
+
+    policy: Policy | None = None
+    spares: int = 1
+    spread: Spread = Spread.STRICT
+    contract_duration_ms: int = 90 * 24 * HOUR_MS
+    consign_within_ms: int = HOUR_MS
+    grant_life_ms: int = HOUR_MS
+    max_storage_price_per_gib_hour: int = 2**63 - 1
+    max_download_price_per_gib: int = 2**63 - 1
+    renter_index: int = 0
+    memory_budget_bytes: int = 64 << 20
+    claims: ClaimTiming = field(default_factory=ClaimTiming)
+    care: CareTiming = field(default_factory=CareTiming)
+
+
+def _silent(name: str, error: Exception) -> None:
+    """Chores report nowhere unless assembly says where."""
+
+
+class LocalAgent:
+    """An agent in this process. `open` it before use and `aclose` it at the end; the endpoint stays the caller's."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        key: NodeKey,
+        network: NetworkId,
+        mask_root: bytes,
+        store: AgentStore,
+        clock: Clock,
+        entropy: Entropy,
+        offload: Offload,
+        codec: Codec,
+        seeds: Sequence[Peer] = (),
+        farmers: Sequence[Peer] = (),
+        options: AgentOptions = AgentOptions(),
+        on_error: Callable[[str, Exception], None] = _silent,
+    ) -> None:
+        self._key = key
+        self._mask_root = mask_root
+        self._network = network
+        self._endpoint = endpoint
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._offload = offload
+        self._options = options
+        self.rules = DraftRules(
+            network=network,
+            renter_key=key.public_key,
+            renter_index=options.renter_index,
+            duration_ms=options.contract_duration_ms,
+            consign_within_ms=options.consign_within_ms,
+            max_storage_price_per_gib_hour=options.max_storage_price_per_gib_hour,
+            max_download_price_per_gib=options.max_download_price_per_gib,
+        )
+        self.book = FarmerBook(store, network, clock, offload)
+        self.roster = Roster(self.book, endpoint, clock, seeds, farmers)
+        self._desk = ClaimDesk(
+            endpoint=endpoint,
+            key=key,
+            mask_root=mask_root,
+            book=self.book,
+            rules=self.rules,
+            spread=options.spread,
+            clock=clock,
+            entropy=entropy,
+            timing=options.claims,
+        )
+        self._claimed: OrderedDict[ContractId, Contract] = OrderedDict()
+        self._fresh: set[SegmentId] = set()
+        self.caretaker = Caretaker(
+            agent=self,
+            endpoint=endpoint,
+            key=key,
+            book=self.book,
+            rules=self.rules,
+            store=store,
+            clock=clock,
+            offload=offload,
+            codec=codec,
+            timing=options.care,
+            memory_budget_bytes=options.memory_budget_bytes,
+        )
+        care = options.care
+        self.chores: tuple[Chore, ...] = (
+            Chore("refresh", care.refresh_seconds, self.refresh, on_error),
+            Chore("cancel", care.cancel_seconds, self.caretaker.cancel_due, on_error),
+            Chore("fill", care.fill_seconds, self.caretaker.fill_due, on_error),
+            Chore("renew", care.renew_seconds, self.caretaker.renew_due, on_error),
+        )
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Read what earlier runs learned. No network call."""
+        await self.book.load()
+
+    async def aclose(self) -> None:
+        """Write what was learned."""
+        await self.book.flush()
+
+    async def refresh(self) -> int:
+        """Ask seeds and farmers for news, and write down what was learned; the number of farmers known."""
+        await self.roster.refresh()
+        await self.book.flush()
+        return len(self.book)
+
+    async def sync(self) -> int:
+        """Rebuild the database from what all known farmers hold for us; the number of placements added."""
+        return await recover_placements(
+            endpoint=self._endpoint,
+            key=self._key,
+            network=self._network,
+            mask_root=self._mask_root,
+            book=self.book,
+            store=self._store,
+            offload=self._offload,
+            policy=self._options.policy,
+            spares=self._options.spares,
+        )
+
+    def candidates(self) -> list[Candidate]:
+        """Everyone who announced itself lately, as placement sees them."""
+        return self.book.candidates()
+
+    # --- placing -----------------------------------------------------------------------------------------------------
+
+    async def policy(self) -> PlacementPolicy:
+        """The configured policy, or the default for the independent farmers known; spares only where farmers allow."""
+        candidates = self.candidates()
+        policy = self._options.policy
+        if policy is None:
+            domains = independent_domains(candidates, self._options.spread)
+            if domains == 0:
+                raise NotEnoughError("no farmer is known yet: name a seed or a farmer in the settings")
+            policy = Policy.default(domains)
+        room = max(0, len(candidates) - policy.n)
+        return PlacementPolicy(policy, min(self._options.spares, room, 255 - policy.n))
+
+    async def allot(self, count: int) -> list[Allotment]:
+        """Random ids and their mask keys."""
+        allotments = []
+        for _ in range(count):
+            segment_id = SegmentId(self._entropy(16))
+            self._fresh.add(segment_id)
+            allotments.append(Allotment(segment_id, segment_mask_key(self._mask_root, segment_id)))
+        return allotments
+
+    async def place(self, orders: Sequence[Order], grantee: PublicKey) -> list[Placed]:
+        """See `ports.Agent.place`. What binds us is stored before a ticket leaves this method."""
+        known = [order.facts.segment_id for order in orders if order.facts.segment_id not in self._fresh]
+        before = await self._offload(lambda: self._store.placements(known)) if known else {}
+        now = self._clock.now_ms()
+        answers = [_Answer.of(order, before.get(order.facts.segment_id, ()), now) for order in orders]
+        claimed = await self._desk.claim([(answer.remaining, answer.holders) for answer in answers])
+        placements = [
+            Placement(
+                segment_id=order.facts.segment_id,
+                index=won.index,
+                copy=0,
+                root=won.contract.terms.shard_root,
+                farmer=won.farmer,
+                contract=won.contract,
+            )
+            for order, (wins, _) in zip(orders, claimed, strict=True)
+            for won in wins
+        ]
+        await self._offload(lambda: self._keep([order.facts for order in orders], placements))
+        for order, (wins, _) in zip(orders, claimed, strict=True):
+            if wins:
+                self._fresh.discard(order.facts.segment_id)
+        for placement in placements:
+            self._remember(placement.contract)
+        return [
+            Placed(
+                held=answer.held,
+                tickets=tuple(
+                    self._ticket(answer.order.facts.segment_id, index, 0, farmer, contract, grantee, Operation.CONSIGN)
+                    for index, farmer, contract in answer.reused
+                    + [(won.index, won.farmer, won.contract) for won in wins]
+                ),
+                shortage=shortage,
+            )
+            for answer, (wins, shortage) in zip(answers, claimed, strict=True)
+        ]
+
+    def _keep(self, segments: Sequence[SegmentFacts], placements: Sequence[Placement]) -> None:
+        placed = {placement.segment_id for placement in placements}
+        new = [facts for facts in segments if facts.segment_id in placed and facts.segment_id in self._fresh]
+        unsure = [facts for facts in segments if facts.segment_id in placed and facts.segment_id not in self._fresh]
+        have = self._store.segments(facts.segment_id for facts in unsure) if unsure else {}
+        new += [facts for facts in unsure if facts.segment_id not in have]
+        if new:
+            self._store.add_segments(new)
+        if placements:
+            self._store.add_claims(placements)
+
+    def _remember(self, contract: Contract) -> None:
+        self._claimed[contract.contract_id] = contract
+        if len(self._claimed) > _REMEMBERED_CLAIMS:
+            self._claimed.popitem(last=False)
+
+    def _ticket(
+        self,
+        segment_id: SegmentId,
+        index: int,
+        copy: int,
+        farmer: NodeId,
+        contract: Contract,
+        grantee: PublicKey,
+        operation: Operation,
+    ) -> Ticket:
+        return Ticket(
+            segment_id=segment_id,
+            index=index,
+            copy=copy,
+            peer=self.book.peer(farmer),
+            contract=contract,
+            grant=self._grant(contract, grantee, operation),
+        )
+
+    def _grant(self, contract: Contract, grantee: PublicKey, operation: Operation) -> SignedGrant:
+        size = contract.terms.shard_size_bytes
+        return issue_grant(
+            contract.terms,
+            self._key,
+            grantee_key=grantee,
+            operation=operation,
+            expires_ms=self._clock.now_ms() + self._options.grant_life_ms,
+            serial=self._entropy(16),
+            budget_bytes=size if operation is Operation.CONSIGN else _RETRIEVE_BUDGET_FACTOR * size,
+        )
+
+    async def confirm(self, receipts: Sequence[SignedStorageReceipt]) -> None:
+        """See `ports.Agent.confirm`."""
+        for signed in receipts:
+            contract_id = signed.receipt.contract_id
+            contract = self._claimed.get(contract_id)
+            if contract is None:
+                placement = await self._offload(partial(self._store.placement, contract_id))
+                if placement is None:
+                    raise MisbehaviourError(ReasonCode.UNKNOWN_CONTRACT, "a receipt for a contract we did not make")
+                contract = placement.contract
+            verify_storage_receipt(signed, contract)
+        if receipts:
+            await self._offload(lambda: self._store.record_receipts(receipts))
+        for signed in receipts:
+            self._claimed.pop(signed.receipt.contract_id, None)
+
+    async def abandon(self, contract_ids: Sequence[ContractId]) -> None:
+        """See `ports.Agent.abandon`."""
+        if contract_ids:
+            await self._offload(lambda: self._store.cancel(contract_ids))
+            for contract_id in contract_ids:
+                self._claimed.pop(contract_id, None)
+
+    # --- finding and giving up ---------------------------------------------------------------------------------------
+
+    async def locate(self, segment_ids: Iterable[SegmentId], grantee: PublicKey) -> Mapping[SegmentId, Located]:
+        """See `ports.Agent.locate`. Of two farmers with one index, the one in better standing."""
+        wanted = list(dict.fromkeys(segment_ids))
+        facts, placements = await self._offload(lambda: (self._store.segments(wanted), self._store.placements(wanted)))
+        now = self._clock.now_ms()
+        located = {}
+        for segment_id, fact in facts.items():
+            best: dict[int, Placement] = {}
+            for placement in placements.get(segment_id, ()):
+                if placement.state is PlacementState.STORED and placement.contract.terms.end_ms > now:
+                    rival = best.get(placement.index)
+                    if rival is None or self._rank(placement.farmer, now) > self._rank(rival.farmer, now):
+                        best[placement.index] = placement
+            located[segment_id] = Located(
+                facts=fact,
+                mask_key=segment_mask_key(self._mask_root, segment_id),
+                tickets=tuple(
+                    self._ticket(
+                        segment_id,
+                        index,
+                        placement.copy,
+                        placement.farmer,
+                        placement.contract,
+                        grantee,
+                        Operation.RETRIEVE,
+                    )
+                    for index, placement in sorted(best.items())
+                ),
+                speeds={
+                    placement.farmer: speed
+                    for placement in best.values()
+                    if (speed := self._speed(placement.farmer, now)) != 0.0
+                },
+            )
+        return located
+
+    def _rank(self, farmer: NodeId, now_ms: int) -> tuple[bool, float]:
+        standing = self.book.standing(farmer)
+        return standing.avoid_until_ms <= now_ms, standing.weight
+
+    def _speed(self, farmer: NodeId, now_ms: int) -> float:
+        standing = self.book.standing(farmer)
+        return -1.0 if standing.avoid_until_ms > now_ms else standing.download_speed
+
+    async def release(self, segment_ids: Sequence[SegmentId]) -> None:
+        """See `ports.Agent.release`."""
+        if segment_ids:
+            await self._offload(lambda: self._store.release(segment_ids))
+            self._fresh.difference_update(segment_ids)
+
+    async def release_orphans(
+        self, known: Callable[[Sequence[SegmentId]], frozenset[SegmentId]], *, older_than_ms: int
+    ) -> int:
+        """Release segments that `known` (blocking: the catalog's view) does not know; how many.
+
+        They were placed by a client that died before its catalog knew them. `older_than_ms` leaves those alone that
+        may still be on their way.
+        """
+        after: bytes = b""
+        before_ms, released = self._clock.now_ms() - older_than_ms, 0
+        while page := await self._offload(partial(self._store.segment_ids, before_ms, after, 1000)):
+            owned = await self._offload(partial(known, page))
+            orphans = [segment_id for segment_id in page if segment_id not in owned]
+            await self.release(orphans)
+            released += len(orphans)
+            after = page[-1]
+        return released
+
+    def note(self, dealings: Iterable[Dealing]) -> None:
+        """See `ports.Agent.note`."""
+        now = self._clock.now_ms()
+        for dealing in dealings:
+            kind = OutcomeKind.CONSIGN if dealing.upload else OutcomeKind.RETRIEVE
+            speed = dealing.size_bytes / dealing.seconds if dealing.ok and dealing.seconds > 0 else 0.0
+            self.book.note(Outcome(dealing.farmer, kind, dealing.ok, speed, now))
+
+    async def settle(self) -> None:
+        """See `ports.Agent.settle`."""
+        await self.caretaker.fill_all()
+        await self.caretaker.cancel_due()
+
+    async def status(self) -> AgentStatus:
+        """See `ports.Agent.status`."""
+        counts = await self._offload(self._store.counts)
+        return AgentStatus(
+            segments=counts.segments,
+            segments_below_n=counts.wanting,
+            segments_below_r=counts.endangered,
+            segments_unreadable=counts.unreadable,
+            shards_stored=counts.placements.get(PlacementState.STORED, 0),
+            shards_claimed=counts.placements.get(PlacementState.CLAIMED, 0),
+            shards_to_cancel=counts.placements.get(PlacementState.CANCELLING, 0),
+            stored_bytes=counts.stored_bytes,
+            farmers_known=len(self.book),
+            farmers_used=counts.farmers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What an order gets from contracts that exist already, and what remains to be claimed."""
+
+    order: Order
+    held: frozenset[int]
+    reused: list[tuple[int, NodeId, Contract]]
+    remaining: Order
+    holders: list[NodeId]
+
+    @classmethod
+    def of(cls, order: Order, placements: Sequence[Placement], now_ms: int) -> _Answer:
+        """Sort the segment's placements into receipted ones, claims that still hold, and the rest."""
+        wanted = set(order.indices)
+        stored = {placement.index for placement in placements if placement.state is PlacementState.STORED}
+        reused: dict[int, tuple[int, NodeId, Contract]] = {}
+        for placement in placements:
+            open_claim = (
+                placement.state is PlacementState.CLAIMED and placement.contract.terms.consign_by_ms > now_ms + 10_000
+            )
+            if (
+                open_claim
+                and placement.index in wanted - stored
+                and placement.farmer not in order.excluding
+                and placement.root == order.facts.roots[placement.index]
+            ):
+                reused.setdefault(placement.index, (placement.index, placement.farmer, placement.contract))
+        remaining = tuple(index for index in order.indices if index not in stored and index not in reused)
+        return cls(
+            order=order,
+            held=frozenset(stored & wanted),
+            reused=list(reused.values()),
+            remaining=Order(order.facts, remaining, order.excluding),
+            holders=[placement.farmer for placement in placements],
+        )

@@ -1,0 +1,253 @@
+"""Bring the shards of one segment to farmers, all at once, and do not wait for the slowest.
+
+`pace.next_push` decides; this module carries it out. It holds no content key: client and agent both use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from stook.clock import Clock
+from stook.codec import decode, encode
+from stook.contracts.messages import Consign, ConsignReady, Method
+from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
+from stook.errors import MisbehaviourError, NotEnoughError, PeerError, ReasonCode, RefusedError
+from stook.ids import ContractId, NodeId, PublicKey
+from stook.merkle import UNIT_BYTES, unit_count
+from stook.renter.pace import Attempt, PushGoal, State, next_push
+from stook.renter.ports import Agent, Dealing, Order, Placed, Ticket
+from stook.shards.rebuild import SealedShard
+from stook.storage.renter_ports import SegmentFacts
+from stook.wire.endpoint import Endpoint
+
+_BLAMELESS = frozenset({ReasonCode.CANCELLED})
+OnStored = Callable[[NodeId, int], None]
+"""Told of each receipt: the farmer and the shard's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What came of an upload: the indices with receipts now, and what went wrong with others, in words."""
+
+    held: frozenset[int]
+    failures: tuple[str, ...]
+
+
+class Pusher:
+    """Uploads segments for one node key over one endpoint."""
+
+    def __init__(
+        self,
+        *,
+        agent: Agent,
+        endpoint: Endpoint,
+        node_key: PublicKey,
+        clock: Clock,
+        shard_deadline_seconds: float = 600.0,
+    ) -> None:
+        self._agent = agent
+        self._endpoint = endpoint
+        self._node_key = node_key
+        self._clock = clock
+        self._deadline = shard_deadline_seconds
+
+    async def push(
+        self,
+        facts: SegmentFacts,
+        shards: Mapping[int, SealedShard],
+        goal: PushGoal,
+        *,
+        on_accepted: Callable[[], None] = lambda: None,
+        on_durable: Callable[[], None] = lambda: None,
+        on_stored: OnStored = lambda farmer, size: None,
+    ) -> Pushed:
+        """Bring `shards` to farmers until `goal` is full, or as far as can be.
+
+        `on_accepted` is called once contracts for enough shards are stored, `on_durable` once enough receipts are.
+        Raises `NotEnoughError` when the segment did not become durable; what was claimed in vain is abandoned.
+        """
+        run = _Run(self, facts, shards, goal, on_accepted, on_durable, on_stored)
+        return await run.run()
+
+    async def place(self, facts: SegmentFacts, indices: Sequence[int], excluding: frozenset[NodeId]) -> Placed:
+        """Tickets for some indices."""
+        (placed,) = await self._agent.place([Order(facts, tuple(indices), excluding)], self._node_key)
+        return placed
+
+    async def consign(self, ticket: Ticket, shard: SealedShard) -> SignedStorageReceipt:
+        """Bring one shard; its verified receipt. Goes on where an earlier try stopped. Raises `PeerError`."""
+        request = encode(Consign(contract=ticket.contract, grant=ticket.grant))
+        async with self._endpoint.exchange(
+            ticket.peer, Method.CONSIGN, request, deadline_seconds=self._deadline
+        ) as exchange:
+            ready = decode(ConsignReady, await exchange.next_reply())
+            receipt = ready.receipt
+            if receipt is None:
+                if ready.first_unit > unit_count(len(shard.data)):
+                    raise MisbehaviourError(ReasonCode.BAD_TERMS, "asked for units behind the end of the shard")
+                await exchange.send(shard.leaves)
+                await exchange.send(shard.data[ready.first_unit * UNIT_BYTES :])
+                await exchange.finish()
+                receipt = decode(SignedStorageReceipt, await exchange.next_reply())
+        verify_storage_receipt(receipt, ticket.contract)
+        return receipt
+
+    @property
+    def agent(self) -> Agent:
+        """Who places and keeps receipts."""
+        return self._agent
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock.monotonic()
+
+
+class _Run:
+    """One segment on its way."""
+
+    def __init__(
+        self,
+        pusher: Pusher,
+        facts: SegmentFacts,
+        shards: Mapping[int, SealedShard],
+        goal: PushGoal,
+        on_accepted: Callable[[], None],
+        on_durable: Callable[[], None],
+        on_stored: OnStored,
+    ) -> None:
+        self._pusher = pusher
+        self._facts = facts
+        self._shards = shards
+        self._goal = goal
+        self._on_accepted = on_accepted
+        self._on_durable = on_durable
+        self._on_stored = on_stored
+        self._held: frozenset[int] = frozenset()
+        self._attempts: list[Attempt] = []
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tried: set[NodeId] = set()
+        self._open: dict[int, Ticket] = {}
+        self._receipts: dict[int, SignedStorageReceipt] = {}
+        self._confirmed: set[int] = set()
+        self._surplus: list[ContractId] = []
+        self._failures: list[str] = []
+        self._exhausted = False
+        self._durable = False
+        self._changed = asyncio.Event()
+
+    async def run(self) -> Pushed:
+        await self._first_tickets()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                move = next_push(self._goal, self._held, self._attempts, self._pusher.now(), exhausted=self._exhausted)
+                for number in move.cut:
+                    self._tasks[number].cancel()
+                if move.over:
+                    break
+                self._start(group, move.start)
+                await self._something(move.check_in)
+                await self._confirm_when_durable()
+        await self._finish()
+        return Pushed(self._stored(), tuple(self._failures))
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    async def _first_tickets(self) -> None:
+        """Claims for everything the first move will start go out together."""
+        wanted = next_push(self._goal, frozenset(), (), self._pusher.now()).start
+        placed = await self._pusher.place(self._facts, wanted, frozenset())
+        self._held = placed.held
+        self._open = {ticket.index: ticket for ticket in placed.tickets}
+        self._note_shortage(placed.shortage)
+        if len(self._held | self._open.keys()) >= self._goal.enough:
+            self._on_accepted()
+
+    def _note_shortage(self, shortage: str) -> None:
+        if shortage:
+            self._exhausted = True
+            self._failures.append(shortage)
+
+    def _start(self, group: asyncio.TaskGroup, indices: Sequence[int]) -> None:
+        for index in indices:
+            number = len(self._attempts)
+            self._attempts.append(Attempt(number, index, State.RUNNING, self._pusher.now()))
+            self._tasks[number] = group.create_task(self._attempt(number, index))
+
+    async def _attempt(self, number: int, index: int) -> None:
+        ticket = self._open.pop(index, None)
+        if ticket is None and not self._exhausted:
+            placed = await self._pusher.place(self._facts, (index,), frozenset(self._tried))
+            self._note_shortage(placed.shortage)
+            ticket = next(iter(placed.tickets), None)
+        if ticket is None:
+            self._end(number, State.FAILED)
+            return
+        self._tried.add(ticket.peer.node_id)
+        begun = self._pusher.now()
+        try:
+            receipt = await self._pusher.consign(ticket, self._shards[index])
+        except PeerError as error:
+            self._surplus.append(ticket.contract_id)
+            self._failures.append(f"shard {index} at {ticket.peer.node_id.hex()[:16]}: {error}")
+            if not (isinstance(error, RefusedError) and error.code in _BLAMELESS):
+                self._note(ticket, ok=False)
+            self._end(number, State.FAILED)
+            return
+        except asyncio.CancelledError:
+            self._surplus.append(ticket.contract_id)
+            raise
+        size = len(self._shards[index].data)
+        self._note(ticket, ok=True, size=size, seconds=self._pusher.now() - begun)
+        if index in self._receipts or index in self._held:
+            self._surplus.append(ticket.contract_id)
+        else:
+            self._receipts[index] = receipt
+            self._on_stored(ticket.peer.node_id, size)
+        self._end(number, State.DONE)
+
+    def _note(self, ticket: Ticket, *, ok: bool, size: int = 0, seconds: float = 0.0) -> None:
+        self._pusher.agent.note([Dealing(ticket.peer.node_id, True, ok, size, seconds)])
+
+    def _end(self, number: int, state: State) -> None:
+        self._attempts[number] = replace(self._attempts[number], state=state, ended=self._pusher.now())
+        self._changed.set()
+
+    async def _something(self, within: float | None) -> None:
+        try:
+            async with asyncio.timeout(within):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+        self._changed.clear()
+
+    # --- ending ------------------------------------------------------------------------------------------------------
+
+    def _stored(self) -> frozenset[int]:
+        return self._held | self._receipts.keys()
+
+    async def _confirm(self) -> None:
+        fresh = {index: receipt for index, receipt in self._receipts.items() if index not in self._confirmed}
+        if fresh:
+            await self._pusher.agent.confirm(list(fresh.values()))
+            self._confirmed.update(fresh)
+
+    async def _confirm_when_durable(self) -> None:
+        if not self._durable and len(self._stored()) >= self._goal.enough:
+            await self._confirm()
+            self._durable = True
+            self._on_durable()
+
+    async def _finish(self) -> None:
+        await self._confirm()
+        leftover = [*self._surplus, *(ticket.contract_id for ticket in self._open.values())]
+        await self._pusher.agent.abandon(leftover)
+        if not self._durable and len(self._stored()) >= self._goal.enough:
+            self._durable = True
+            self._on_durable()
+        if not self._durable:
+            why = "; ".join(dict.fromkeys(self._failures)) or "no farmer took them"
+            raise NotEnoughError(
+                f"{len(self._stored())} of the {self._goal.enough} shards were stored that a segment needs: {why}"
+            )
