@@ -48,6 +48,9 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     seeds: tuple[Text, ...] = ()
     """Contact URIs ``stook://host:port/node-id`` to ask for others and to announce to."""
     puzzle_bits: Annotated[int, Meta(ge=0, le=40)] = 0
+    """Difficulty of the node id puzzle in this network; every node has the same."""
+    puzzle_nonce: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """The solution for this node's key, found when the home was made."""
     log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
 
 

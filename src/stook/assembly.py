@@ -1,0 +1,270 @@
+"""Build each node from its parts, start them together and stop them in reverse; the one place that knows every adapter.
+
+The system's clock, dice and threads are made here, so that no other module reaches for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from stook import config
+from stook.config import FarmSettings, NodeSettings, Settings
+from stook.contracts.contract import Settlement
+from stook.errors import BugError, ConfigError, ReasonCode, RefusedError
+from stook.farmer.admission import FarmerTerms
+from stook.farmer.capacity import CapacityLimits
+from stook.farmer.service import Farmer
+from stook.farmer.settings import ChoreIntervals, FarmerSettings, TransferLimits
+from stook.identity.contact import Address, AddressKind, ContactUri, sign_contact
+from stook.identity.keys import NodeKey
+from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_secrets, save_secrets
+from stook.identity.pow import solve_puzzle
+from stook.ids import NetworkId, NodeId
+from stook.overlay.contact_book import ContactBook
+from stook.storage.contract_store import SqliteContractStore
+from stook.storage.shard_store import FileShardStore
+from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
+from stook.wire.limits import Limits
+from stook.wire.tcp import TcpCarrier
+
+KEY_FILE = "keys.stook"
+STATUS_METHOD = "STATUS"
+"""Answered with JSON, to the farmer's own key alone (`docs/protocol/methods.md`)."""
+T = TypeVar("T")
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970-01-01 UTC."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards."""
+        return time.monotonic()
+
+
+def system_entropy(size_bytes: int, /) -> bytes:
+    """Unpredictable bytes from the operating system."""
+    return os.urandom(size_bytes)
+
+
+class ThreadOffload:
+    """Runs blocking work on a few threads of its own; close it when nothing runs any more."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    async def __call__(self, work: Callable[[], T], /) -> T:
+        """The result of ``work()``."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def close(self) -> None:
+        """Wait for running work and let the threads go."""
+        self._pool.shutdown()
+
+
+# --------------------------------------------------------------------------------------------------------- any node
+
+
+def peer_of(uri: str) -> Peer:
+    """The peer that a contact URI names. Raises `ConfigError`."""
+    contact = ContactUri.parse(uri)
+    return Peer(contact.node_id, (contact.address,))
+
+
+def new_owner_secrets(network: str) -> OwnerSecrets:
+    """Fresh secrets of a person or node, from 32 random bytes."""
+    return OwnerSecrets(OWNER_SECRETS_VERSION, NetworkId(network), system_entropy(32), "")
+
+
+def with_puzzle(node: NodeSettings, key: NodeKey) -> NodeSettings:
+    """The settings with a solution of the network's node id puzzle; takes about 2**puzzle_bits hashes."""
+    nonce: int | None = 0
+    if node.puzzle_bits:
+        nonce = solve_puzzle(key.public_key, node.puzzle_bits, attempts=64 << node.puzzle_bits)
+    if nonce is None:
+        raise BugError(f"no solution of a puzzle of {node.puzzle_bits} bits; try again")
+    return msgspec.structs.replace(node, puzzle_nonce=nonce)
+
+
+def load_owner(home: Path, passphrase: str | None) -> OwnerSecrets:
+    """The owner's secrets in `home`. Raises as `load_secrets`, and `ConfigError` for an agent's key file."""
+    secrets = load_secrets(home / KEY_FILE, passphrase=passphrase)
+    if not isinstance(secrets, OwnerSecrets):
+        raise ConfigError(f"{home / KEY_FILE} is an agent's credential: it can run `stook agent`, and read no content")
+    return secrets
+
+
+def _limits(node: NodeSettings, upload: str, download: str) -> Limits:
+    return Limits(
+        upload_bytes_per_second=config.parse_size(upload),
+        download_bytes_per_second=config.parse_size(download),
+        puzzle_bits=node.puzzle_bits,
+    )
+
+
+def _endpoint(key: NodeKey, node: NodeSettings, limits: Limits, clock: SystemClock) -> Endpoint:
+    log = structlog.get_logger("stook.wire")
+    return Endpoint(
+        key=key,
+        network=NetworkId(node.network),
+        clock=clock,
+        entropy=system_entropy,
+        carrier=TcpCarrier(),
+        limits=limits,
+        puzzle_nonce=node.puzzle_nonce,
+        on_error=lambda what, error: log.error("unexpected error", where=what, why=str(error), exc_info=error),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- farmer
+
+
+def create_farmer_home(home: Path, node: NodeSettings, farm: FarmSettings, passphrase: str | None = None) -> str:
+    """Make a new farmer's home: settings and a fresh key. Returns its contact URI as others may use it.
+
+    Raises `ConfigError` when the home holds a node already or the address has no port.
+    """
+    host, port = config.parse_address(node.advertise[0] if node.advertise else node.listen)
+    if port == 0:
+        raise ConfigError("a farmer needs a port that stays: give --listen host:port")
+    secrets = new_owner_secrets(node.network)
+    config.write_settings(home, {"node": with_puzzle(node, secrets.tree().node_key()), "farm": farm})
+    save_secrets(home / KEY_FILE, secrets, entropy=system_entropy, passphrase=passphrase)
+    return str(ContactUri(Address(AddressKind.DIRECT, host, port), secrets.tree().node_key().node_id))
+
+
+def _farmer_settings(settings: Settings) -> FarmerSettings:
+    farm = settings.farm
+    allowed = frozenset(NodeId(bytes.fromhex(text)) for text in farm.allowed_renters) or None
+    return FarmerSettings(
+        terms=FarmerTerms(
+            storage_price_per_gib_hour=farm.storage_price_per_gib_hour,
+            download_price_per_gib=farm.download_price_per_gib,
+            min_duration_ms=config.parse_duration_ms(farm.min_duration),
+            max_duration_ms=config.parse_duration_ms(farm.max_duration),
+            settlements=(Settlement.LEDGER,),
+            operator=farm.operator,
+            failure_domain=farm.failure_domain,
+            max_unfilled_bytes_per_renter=config.parse_size(farm.max_reserved_per_renter),
+            allowed_renters=allowed,
+        ),
+        capacity=CapacityLimits(
+            allocated_bytes=config.parse_size(farm.capacity),
+            min_free_disk_bytes=config.parse_size(farm.min_free_disk),
+        ),
+        transfers=TransferLimits(max_transfers=farm.max_transfers),
+        chores=ChoreIntervals(scrub_round_seconds=config.parse_duration_ms(farm.scrub_interval) / 1000),
+    )
+
+
+def advertised(node: NodeSettings, bound: tuple[str, int]) -> list[Address]:
+    """The addresses a node tells others: as set, else where it listens."""
+    texts = [config.parse_address(text) for text in node.advertise] or [bound]
+    return [Address(AddressKind.DIRECT, host, port or bound[1]) for host, port in texts]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningFarmer:
+    """A farmer that serves, and its contact URI."""
+
+    farmer: Farmer
+    uri: str
+
+
+@asynccontextmanager
+async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncIterator[RunningFarmer]:
+    """Serve as the farmer in `home` until the block ends; then stop in order.
+
+    Raises `ConfigError`, or `EnvironmentFault` when the port is taken or the disk refuses.
+    """
+    settings = config.load_settings(home)
+    key = load_owner(home, passphrase).tree().node_key()
+    network = NetworkId(settings.node.network)
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        offload = ThreadOffload(2, "stook-disk")
+        stack.callback(offload.close)
+        shards = stack.enter_context(FileShardStore(home))
+        contracts = stack.enter_context(SqliteContractStore(home / "contracts.db"))
+        limits = _limits(settings.node, settings.farm.upload_limit, settings.farm.download_limit)
+        endpoint = _endpoint(key, settings.node, limits, clock)
+        stack.push_async_callback(endpoint.close)
+        bound = await endpoint.listen(*config.parse_address(settings.node.listen))
+        addresses = advertised(settings.node, bound)
+        now_ms = clock.now_ms()
+        endpoint.contact = sign_contact(key, network=network, addresses=addresses, sequence=now_ms, issued_ms=now_ms)
+        farmer = Farmer(
+            key=key,
+            network=network,
+            endpoint=endpoint,
+            shards=shards,
+            contracts=contracts,
+            book=ContactBook(network),
+            clock=clock,
+            offload=offload,
+            free_disk=lambda: shutil.disk_usage(home).free,
+            settings=_farmer_settings(settings),
+            seeds=[peer_of(uri) for uri in settings.node.seeds],
+        )
+        endpoint.handle(STATUS_METHOD, _status_handler(farmer, key))
+        await farmer.start()
+        stack.push_async_callback(farmer.stop)
+        yield RunningFarmer(farmer, str(ContactUri(addresses[0], key.node_id)))
+
+
+def usage() -> dict[str, float]:
+    """CPU seconds and peak resident memory of this process so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"cpu_seconds": used.ru_utime + used.ru_stime, "peak_rss_mib": used.ru_maxrss * unit / (1 << 20)}
+
+
+def _status_handler(farmer: Farmer, key: NodeKey) -> Handler:
+    async def answer(exchange: Exchange, _payload: bytes) -> None:
+        if exchange.peer_key != key.public_key:
+            raise RefusedError(ReasonCode.NOT_YOUR_CONTRACT, "a farmer's status is for its own key")
+        status = (await farmer.status()).as_json()
+        await exchange.reply(json.dumps({**status, **usage()}).encode())
+
+    return answer
+
+
+async def farmer_status(home: Path, *, passphrase: str | None = None) -> dict[str, Any]:
+    """The status of the farmer that runs in `home`, asked over its own port with its own key.
+
+    Raises `UnreachableError` when it does not run.
+    """
+    settings = config.load_settings(home)
+    key = load_owner(home, passphrase).tree().node_key()
+    host, port = config.parse_address(settings.node.listen)
+    endpoint = _endpoint(key, settings.node, Limits(), SystemClock())
+    try:
+        peer = Peer(key.node_id, (Address(AddressKind.DIRECT, host, port),))
+        answer = await endpoint.call(peer, STATUS_METHOD, b"", deadline_seconds=10)
+    finally:
+        await endpoint.close(grace_seconds=0)
+    status: dict[str, Any] = json.loads(answer)
+    return status
+
+
+def seeds_of(settings: Settings) -> Sequence[Peer]:
+    """The peers a node enters the network by."""
+    return [peer_of(uri) for uri in settings.node.seeds]

@@ -1,0 +1,157 @@
+"""`stook farm`: rent out disk."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stook.cli.output import emit, human_duration, human_size, human_time, plural, say, warn
+from stook.cli.run import configure_logging, json_option, log_level, new_passphrase, pass_home, passphrase_for, run
+from stook.config import FarmSettings, NodeSettings, parse_duration_ms, parse_size
+
+
+@click.group("farm")
+def farm_command() -> None:
+    """Rent out disk: set up, run and look at a farmer."""
+
+
+@farm_command.command("init")
+@click.option("--capacity", default="10 GiB", show_default=True, help="What may be stored or promised at most.")
+@click.option("--listen", default="127.0.0.1:7071", show_default=True, help="Address and port to serve on.")
+@click.option("--advertise", multiple=True, help="Address others reach it by, when that differs. May be repeated.")
+@click.option("--seed", "seeds", multiple=True, help="Contact URI of a node to announce to. May be repeated.")
+@click.option("--network", default="local", show_default=True, help="Name of the network it belongs to.")
+@click.option("--min-free-disk", default="1 GiB", show_default=True, help="Space to leave free on the disk.")
+@click.option("--storage-price", default=0, show_default=True, help="Smallest units per GiB and hour.")
+@click.option("--download-price", default=0, show_default=True, help="Smallest units per GiB sent.")
+@click.option("--max-duration", default="366 d", show_default=True, help="Longest contract to sign.")
+@click.option("--operator", default="", help="Who runs it: renters cap what one operator holds.")
+@click.option("--failure-domain", default="", help="Building, rack or circuit, for private grids.")
+@click.option("--passphrase", "encrypt", is_flag=True, help="Encrypt the key file (asked for, or STOOK_PASSPHRASE).")
+@json_option
+@pass_home
+def init_command(
+    home: Path,
+    capacity: str,
+    listen: str,
+    min_free_disk: str,
+    max_duration: str,
+    encrypt: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Make a new farmer in the home directory (see `stook --home`)."""
+    from stook.assembly import create_farmer_home
+
+    for size in (capacity, min_free_disk):
+        parse_size(size)
+    parse_duration_ms(max_duration)
+    node = NodeSettings(
+        network=given["network"], listen=listen, advertise=tuple(given["advertise"]), seeds=tuple(given["seeds"])
+    )
+    farm = FarmSettings(
+        capacity=capacity,
+        min_free_disk=min_free_disk,
+        max_duration=max_duration,
+        storage_price_per_gib_hour=given["storage_price"],
+        download_price_per_gib=given["download_price"],
+        operator=given["operator"],
+        failure_domain=given["failure_domain"],
+    )
+    uri = create_farmer_home(home, node, farm, new_passphrase(encrypt))
+    if as_json:
+        emit({"ok": True, "home": str(home), "contact": uri})
+        return
+    say(f"A farmer lives in {home} now, offering {human_size(parse_size(capacity))}.")
+    say(f"  contact   {uri}")
+    say("Start it with `stook farm run`; give others the contact so that they find it.")
+
+
+async def _until_stopped(with_parent: bool) -> None:
+    """Wait for SIGTERM or SIGINT, and with a parent for the end of standard input."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if with_parent:
+        loop.add_reader(sys.stdin.fileno(), lambda: None if sys.stdin.buffer.read1(1) else stop.set())
+    try:
+        await stop.wait()
+    finally:
+        if with_parent:
+            loop.remove_reader(sys.stdin.fileno())
+
+
+@farm_command.command("run")
+@click.option("--with-parent", is_flag=True, help="Stop when standard input closes.")
+@json_option
+@pass_home
+def run_command(home: Path, with_parent: bool, as_json: bool) -> None:
+    """Serve until interrupted. Ends in order: transfers under way may finish, nothing half-written stays."""
+    from stook.assembly import KEY_FILE, run_farmer
+
+    configure_logging(log_level(home))
+
+    async def serve() -> None:
+        async with run_farmer(home, passphrase=passphrase_for(home / KEY_FILE)) as running:
+            if as_json:
+                emit({"event": "ready", "contact": running.uri})
+            else:
+                say(f"Farming at {running.uri}")
+            await _until_stopped(with_parent)
+            if not as_json:
+                warn("Stopping: transfers under way may finish.")
+
+    run(serve())
+
+
+@farm_command.command("status")
+@json_option
+@pass_home
+def status_command(home: Path, as_json: bool) -> None:
+    """Ask the running farmer in this home how it is doing."""
+    from stook.assembly import KEY_FILE, farmer_status
+
+    status = run(farmer_status(home, passphrase=passphrase_for(home / KEY_FILE)))
+    if as_json:
+        emit(status)
+        return
+    say(f"Farmer {status['node_id'][:16]} in network {status['network']}")
+    up = (status["now_ms"] - status["started_ms"]) / 1000
+    say(f"  up          {human_duration(up)}{'' if status['accepting'] else ', stopping'}")
+    say(f"  capacity    {human_size(status['allocated_bytes'])}, {human_size(status['available_bytes'])} to promise")
+    say(f"  stored      {human_size(status['stored_bytes'])} in {plural(status['contracts']['active'], 'shard')}")
+    say(f"  reserved    {human_size(status['reserved_bytes'])} in {status['contracts']['reserved']} contracts")
+    say(f"  lost        {plural(status['contracts']['lost'], 'shard')}")
+    say(f"  disk free   {human_size(status['free_disk_bytes'])}")
+    say(f"  traffic     {human_size(status['bytes_in'])} in, {human_size(status['bytes_out'])} out")
+    refusals = ", ".join(f"{name} {count}" for name, count in status["refusals"].items()) or "none"
+    say(f"  refusals    {refusals}")
+    scrub = status["last_scrub"]
+    if scrub and scrub["finished_ms"]:
+        checked = f"{plural(scrub['shards'], 'shard')}, {scrub['damaged']} damaged"
+        say(f"  last scrub  {human_time(scrub['finished_ms'])}: {checked}")
+
+
+@farm_command.command("fsck")
+@click.option("--rebuild", is_flag=True, help="Make the index anew from the shard files alone.")
+@json_option
+@pass_home
+def fsck_command(home: Path, rebuild: bool, as_json: bool) -> None:
+    """Compare the index with the shard files; the farmer must not be running.
+
+    Damaged files are named; with --rebuild they are moved to quarantine/ and the index is made anew.
+    """
+    from stook.assembly import check_farmer_home
+
+    report = check_farmer_home(home, rebuild=rebuild)
+    if as_json:
+        emit(report)
+        return
+    for key, value in report.items():
+        say(f"  {key.replace('_', ' '):<20} {value if not isinstance(value, list) else len(value)}")
