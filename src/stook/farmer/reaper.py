@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from stook.contracts.lifecycle import OVER, RESERVING, Event, apply
 from stook.contracts.receipt import SignedEraseReceipt, sign_erase_receipt
@@ -68,7 +69,7 @@ async def reap(parts: Parts) -> int:
     gone = 0
     while True:
         now_ms = parts.clock.now_ms()
-        due = await parts.offload(lambda now_ms=now_ms: parts.contracts.due(now_ms, BATCH))  # type: ignore[misc]
+        due = await parts.offload(partial(parts.contracts.due, now_ms, BATCH))
         chosen = choose(due, now_ms, parts.gate.busy)
         done = 0
         for one in chosen:

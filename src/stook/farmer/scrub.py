@@ -142,6 +142,8 @@ class Scrub:
         if contract is None or contract.terms.shard_root != stored.root:
             parts.log.warning("a shard file without a contract of ours", shard=stored.root.hex())
             return None
+        if await parts.offload(lambda: parts.contracts.get(contract.contract_id)) is not None:
+            return None  # lost or given up: what was declared stays declared
         held = HeldContract(contract, ContractState.ACTIVE)
         await to_the_end(parts.offload(lambda: parts.contracts.put(held)))
         self._report = replace(self._report, adopted=self._report.adopted + 1)

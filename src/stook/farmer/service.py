@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -12,17 +12,7 @@ from stook.chore import Chore
 from stook.clock import Clock, Offload
 from stook.contracts.announcement import SignedAnnouncement
 from stook.contracts.messages import Method
-from stook.errors import (
-    ConflictError,
-    CorruptionError,
-    DeadlineError,
-    EnvironmentFault,
-    MalformedError,
-    MisbehaviourError,
-    NotFoundError,
-    ReasonCode,
-    RefusedError,
-)
+from stook.errors import EnvironmentFault, ReasonCode, RefusedError
 from stook.farmer.gate import ShardGate
 from stook.farmer.handlers import ContractDesk, NoticeDesk
 from stook.farmer.herald import Herald
@@ -30,6 +20,7 @@ from stook.farmer.lanes import Lanes
 from stook.farmer.parts import AnnouncementBook, Parts
 from stook.farmer.reaper import reap
 from stook.farmer.recovery import RecoveryReport, recover
+from stook.farmer.refusals import refusal_of
 from stook.farmer.scrub import Scrub
 from stook.farmer.settings import FarmerSettings
 from stook.farmer.status import FarmerStatus, ScrubReport, Tally
@@ -163,15 +154,14 @@ class Farmer:
             try:
                 if not self._accepting:
                     raise RefusedError(ReasonCode.SHUTTING_DOWN, "this farmer is stopping")
-                await self._refusing(handler(exchange, payload))
-            except RefusedError as refusal:
-                if refusal.peer is not None:
-                    raise  # the peer refused or left, not we
+                await handler(exchange, payload)
+            except Exception as error:
+                refusal = refusal_of(error)
+                if refusal is None:
+                    raise
                 tally.refusals[refusal.code] += 1
-                self._parts.log.info(
-                    "refused", method=method, peer=exchange.peer_id.hex(), code=refusal.code.name, why=refusal.detail
-                )
-                raise
+                self._log_refusal(method, exchange, refusal, error)
+                raise refusal from None
             finally:
                 self._serving -= 1
                 if not self._serving:
@@ -179,28 +169,12 @@ class Farmer:
 
         return serve
 
-    async def _refusing(self, work: Awaitable[None]) -> None:
-        """Turn what handlers raise into the refusal that the peer reads; lost lines and bugs pass as they are."""
-        try:
-            await work
-        except MisbehaviourError as error:
-            raise RefusedError(error.code, str(error)[:200]) from None
-        except MalformedError as error:
-            raise RefusedError(ReasonCode.MALFORMED, str(error)[:200]) from None
-        except DeadlineError as error:
-            raise RefusedError(ReasonCode.TOO_SLOW, str(error)[:200]) from None
-        except ConflictError as error:
-            retry = self._parts.settings.transfers.retry_after_ms
-            raise RefusedError(ReasonCode.BUSY, str(error)[:200], retry_after_ms=retry) from None
-        except NotFoundError as error:
-            raise RefusedError(ReasonCode.SHARD_ABSENT, str(error)[:200]) from None
-        except CorruptionError as error:
-            self._parts.log.error("damage", why=str(error))
-            raise RefusedError(ReasonCode.SHARD_LOST, "the shard is damaged here") from None
-        except EnvironmentFault as error:
-            # Paths and system texts are nobody else's business.
-            self._parts.log.error("this machine failed", why=str(error))
-            raise RefusedError(ReasonCode.DISK_LOW, "the farmer's disk takes no more") from None
+    def _log_refusal(self, method: str, exchange: Exchange, refusal: RefusedError, error: Exception) -> None:
+        facts = {"method": method, "peer": exchange.peer_id.hex(), "code": refusal.code.name}
+        if isinstance(error, EnvironmentFault):
+            self._parts.log.error("this machine failed", **facts, why=str(error))
+        else:
+            self._parts.log.info("refused", **facts, why=str(error))
 
     # --- chores ------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from stook.codec import decode, encode
@@ -22,6 +23,7 @@ from stook.errors import BugError, CorruptionError, NotFoundError, ReasonCode, R
 from stook.farmer.gate import to_the_end
 from stook.farmer.lanes import Lane
 from stook.farmer.parts import Parts
+from stook.farmer.refusals import refusal_of
 from stook.farmer.scrub import declare_lost
 from stook.ids import PublicKey
 from stook.merkle import UNIT_BYTES, leaf_hash, unit_count
@@ -70,13 +72,12 @@ class TransferDesk:
             supersede=True,
         )
         async with gate:
-            receipt = await to_the_end(parts.offload(lambda: self._receipt_if_stored(request.contract)))
-            if receipt is not None:
-                units = unit_count(request.contract.terms.shard_size_bytes)
-                await exchange.reply(encode(ConsignReady(units, receipt)))
+            ready = await to_the_end(parts.offload(lambda: self._prepare(request.contract)))
+            if ready.receipt is not None:
+                await exchange.reply(encode(ready))
                 return
             async with parts.lanes.lane() as lane:
-                receipt = await self._receive(exchange, request.contract, lane)
+                receipt = await self._receive(exchange, request.contract, ready, lane)
         await exchange.reply(encode(receipt))
 
     def _admit(self, request: Consign, caller: PublicKey) -> None:
@@ -108,51 +109,60 @@ class TransferDesk:
             if now_ms >= contract.terms.consign_by_ms:
                 raise RefusedError(ReasonCode.CONSIGN_TOO_LATE, "consign-by has passed")
 
-    def _receipt_if_stored(self, contract: Contract) -> SignedStorageReceipt | None:
-        """The receipt, when the shard is here; also when a kill came between publishing it and writing that down."""
+    def _prepare(self, contract: Contract) -> ConsignReady:
+        """Where to go on; or the receipt, when the shard is here, even if that had not been written down yet."""
         parts, terms = self._parts, contract.terms
         held = parts.contracts.get(contract.contract_id)
         if held is None or held.state in OVER or held.state is ContractState.LOST:
             raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "the contract was given up meanwhile")
-        if parts.shards.find(terms.shard_root) is None:
+        stored = parts.shards.find(terms.shard_root)
+        if stored is None:
             if held.state is ContractState.ACTIVE:
-                raise RefusedError(ReasonCode.SHARD_LOST, "the shard was stored and is gone")
-            return None
+                raise NotFoundError("the shard was stored and is gone")
+            return ConsignReady(parts.shards.resumable_units(terms.shard_root, terms.shard_size_bytes), None)
         if held.state in RESERVING:
-            parts.contracts.put(HeldContract(contract, ContractState.ACTIVE))
-        return sign_storage_receipt(terms, parts.key, parts.clock.now_ms())
+            parts.contracts.put(HeldContract(contract, _stored()))
+        receipt = sign_storage_receipt(held.contract.terms, parts.key, parts.clock.now_ms())
+        return ConsignReady(unit_count(terms.shard_size_bytes), receipt)
 
-    async def _receive(self, exchange: Exchange, contract: Contract, lane: Lane) -> SignedStorageReceipt:
+    async def _receive(
+        self, exchange: Exchange, contract: Contract, ready: ConsignReady, lane: Lane
+    ) -> SignedStorageReceipt:
         parts, terms = self._parts, contract.terms
         root, size = terms.shard_root, terms.shard_size_bytes
-        first = await parts.offload(lambda: parts.shards.resumable_units(root, size))
-        await exchange.reply(encode(ConsignReady(first, None)))
+        await exchange.reply(encode(ready))
         leaves = bytearray(unit_count(size) * LEAF_BYTES)
         await exchange.receive_into(memoryview(leaves))
         writer = await to_the_end(parts.offload(lambda: parts.shards.open_writer(root, size, bytes(leaves))))
         try:
-            if writer.next_unit != first:
-                raise BugError(f"a partial shard had {first} units and now has {writer.next_unit}")
-            await self._fill(exchange, writer, first, size, lane)
+            if writer.next_unit != ready.first_unit:
+                raise BugError(f"a partial shard had {ready.first_unit} units and now has {writer.next_unit}")
+            await self._fill(exchange, writer, contract, lane)
             receipt = await to_the_end(parts.offload(lambda: self._seal(contract, writer)))
-        finally:
+        except BaseException:
             await to_the_end(parts.offload(lambda: writer.close(keep=True)))
+            raise
         parts.tally.shards_in += 1
         return receipt
 
-    async def _fill(self, exchange: Exchange, writer: ShardWriter, first_unit: int, size: int, lane: Lane) -> None:
-        """Receive and write the units from `first_unit` on, two blocks in turn."""
-        parts = self._parts
-        blocks = list(blocks_of(first_unit, size, parts.settings.transfers.block_bytes))
+    async def _fill(self, exchange: Exchange, writer: ShardWriter, contract: Contract, lane: Lane) -> None:
+        """Receive and write the missing units: while one block is hashed and written the other one fills."""
+        parts, size = self._parts, contract.terms.shard_size_bytes
+        blocks = blocks_of(writer.next_unit, size, parts.settings.transfers.block_bytes)
         pieces = [lane[i % 2][: block.size_bytes] for i, block in enumerate(blocks)]
         arrivals = [exchange.post(piece) for piece in pieces[:2]]
         try:
             for i, piece in enumerate(pieces):
-                await arrivals[i]
+                await exchange.filled(arrivals[i])
                 parts.tally.bytes_in += len(piece)
-                await to_the_end(parts.offload(lambda piece=piece: writer.write(piece)))  # type: ignore[misc]
+                await to_the_end(parts.offload(partial(writer.write, piece)))
                 if i + 2 < len(pieces):
                     arrivals.append(exchange.post(pieces[i + 2]))
+        except Exception as error:
+            # Said before the buffers are withdrawn, which resets the exchange.
+            if (refusal := refusal_of(error)) is not None and exchange.failure is None:
+                await exchange.refuse(refusal.code, refusal.detail, refusal.retry_after_ms)
+            raise
         finally:
             for arrival in arrivals:
                 if not arrival.cancel() and not arrival.cancelled():
@@ -223,9 +233,7 @@ class TransferDesk:
             await exchange.send(leaves)
             for block in blocks_of(begin // UNIT_BYTES, end, parts.settings.transfers.block_bytes):
                 piece = lane[0][: block.size_bytes]
-                await to_the_end(
-                    parts.offload(lambda block=block, piece=piece: self._read(held, block, leaves, piece))  # type: ignore[misc]
-                )
+                await to_the_end(parts.offload(partial(self._read, held, block, leaves, piece)))
                 await exchange.send(piece)
                 sent += block.size_bytes
                 parts.tally.bytes_out += block.size_bytes
