@@ -52,7 +52,8 @@ class SignedStorageReceipt(Record):
 class EraseReceipt(Record):
     """The farmer erased the shard, or the reservation for it, and may no longer charge for it.
 
-    `freed_bytes` is what the farmer's disk got back; 0 for a reservation that nothing had come for.
+    `freed_bytes` is what no longer stands against the farmer's capacity: the shard's size, stored or only reserved.
+    Every copy of a receipt says the same, however often a cancellation is asked for.
     """
 
     contract_id: ContractIdField
