@@ -11,7 +11,7 @@ from typing_extensions import Buffer
 
 from stook.errors import EnvironmentFault, UnreachableError
 from stook.wire.carrier import Accept, Connection, Receiver
-from stook.wire.tls import TlsIdentity, TlsStream
+from stook.wire.tls import TlsIdentity, TlsStream, new_tls_identity
 
 RAW_BYTES = 1024 * 1024
 """The most ciphertext taken from a socket at once; one buffer may serve all connections (see `_raw_buffer`)."""
@@ -22,10 +22,10 @@ CLOSE_SECONDS = 5.0
 
 
 class TcpCarrier:
-    """Connects and listens with one throw-away certificate."""
+    """Connects and listens with one throw-away certificate, made now unless given."""
 
-    def __init__(self, identity: TlsIdentity) -> None:
-        self._identity = identity
+    def __init__(self, identity: TlsIdentity | None = None) -> None:
+        self._identity = identity if identity is not None else new_tls_identity()
         self._shared: memoryview | None = None
 
     async def connect(self, host: str, port: int, accept: Accept) -> Connection:
