@@ -19,7 +19,8 @@ from stook.ids import ContractIdField, Signature, SignatureField, U32Field, U63F
 
 MAX_BATCH = 256
 MAX_DETAIL_CHARS = 200
-MAX_ANNOUNCEMENTS = 512
+MAX_ANNOUNCEMENTS = 256
+"""Every message, filled to its bounds, fits the 1 MiB of one payload (a test fills them)."""
 
 
 class Method(enum.StrEnum):
@@ -147,7 +148,7 @@ class RenewReply(Record):
 
 
 class Cancel(Record):
-    """CANCEL request: erase these shards, or release their reservations."""
+    """CANCEL request: erase these shards, or release their reservations. Only their renter may ask."""
 
     contract_ids: Annotated[tuple[ContractIdField, ...], Meta(min_length=1, max_length=MAX_BATCH)]
 
