@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import SegmentId
@@ -27,9 +26,9 @@ from stook.storage.catalog_rows import (
     object_row,
     object_rows,
     read_bucket,
+    read_objects,
     read_segment,
     read_upload,
-    segment_lists,
     take_numbers,
 )
 from stook.storage.catalog_tables import (
@@ -158,17 +157,8 @@ class SqlCatalog:
     def get_many(self, bucket: str, names: Iterable[str]) -> Mapping[str, ObjectEntry]:
         """See the port."""
         wanted = {name_bytes(name): name for name in names}
-        found: dict[str, ObjectEntry] = {}
         with self._database.read() as connection:
-            number = bucket_row(connection, bucket).number
-            for some in chunks(wanted):
-                query = select(objects).where(objects.c.bucket == number, objects.c.name.in_(some))
-                rows = connection.execute(query).all()
-                refers = segment_lists(connection, [row.number for row in rows])
-                for row in rows:
-                    name = wanted[row.name]
-                    found[name] = _read_object(row, bucket, name, refers.get(row.number, ()))
-        return found
+            return read_objects(connection, bucket, wanted)
 
     def list_objects(
         self, bucket: str, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
@@ -385,19 +375,6 @@ def _insert_objects(
         for ordinal, segment_id in enumerate(each.segment_ids)
     ]
     insert_rows(connection, object_segments, refers)
-
-
-def _read_object(row: Row[Any], bucket: str, name: str, segment_ids: tuple[SegmentId, ...]) -> ObjectEntry:
-    return ObjectEntry(
-        bucket=bucket,
-        name=name,
-        version=row.version,
-        size_bytes=row.size_bytes,
-        modified_ms=row.modified_ms,
-        content_hash=row.content_hash,
-        sealed_record=row.sealed_record,
-        segment_ids=segment_ids,
-    )
 
 
 def _upload_number(connection: Connection, upload_id: bytes) -> int:

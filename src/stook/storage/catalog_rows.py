@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import SegmentId
@@ -23,6 +23,18 @@ from stook.storage.catalog_tables import (
 from stook.storage.database import chunks, insert_rows
 from stook.storage.names import name_bytes
 from stook.storage.renter_ports import Bucket, ObjectEntry, SegmentEntry, Upload
+
+# Statements of the single look-up, built once: building them costs more than running them.
+_BUCKET = select(buckets.c.number, buckets.c.version_floor).where(buckets.c.name == bindparam("name"))
+_OBJECTS = select(objects).where(
+    objects.c.bucket == bindparam("bucket"), objects.c.name.in_(bindparam("some", expanding=True))
+)
+_REFERS = (
+    select(object_segments.c.object, segments.c.segment_id)
+    .join(segments, segments.c.number == object_segments.c.segment)
+    .where(object_segments.c.object.in_(bindparam("some", expanding=True)))
+    .order_by(object_segments.c.object, object_segments.c.ordinal)
+)
 
 
 def read_bucket(row: Row[Any]) -> Bucket:
@@ -91,8 +103,7 @@ class ObjectRow:
 def bucket_row(connection: Connection, name: str) -> BucketRow:
     """The bucket. Raises `NotFoundError`."""
     key = name.encode(errors="surrogatepass")  # no stored name has a surrogate: such a name is just not found
-    query = select(buckets.c.number, buckets.c.version_floor).where(buckets.c.name == key)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_BUCKET, {"name": key}).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no bucket {name!r}")
     return BucketRow(row.number, row.version_floor)
@@ -187,16 +198,31 @@ def bury(connection: Connection, candidates: Collection[int]) -> None:
         insert_rows(connection, garbage, [{"segment": number} for number in sorted(dead)])
 
 
-def segment_lists(connection: Connection, numbers: Iterable[int]) -> Mapping[int, tuple[SegmentId, ...]]:
+def read_objects(connection: Connection, bucket: str, names: Mapping[bytes, str]) -> dict[str, ObjectEntry]:
+    """Those objects of `names` (UTF-8 to name) that exist. Raises `NotFoundError` without the bucket."""
+    number = bucket_row(connection, bucket).number
+    found = {}
+    for some in chunks(names):
+        rows = connection.execute(_OBJECTS, {"bucket": number, "some": some}).all()
+        refers = _refers(connection, [row.number for row in rows])
+        for row in rows:
+            name = names[row.name]
+            found[name] = ObjectEntry(
+                bucket=bucket,
+                name=name,
+                version=row.version,
+                size_bytes=row.size_bytes,
+                modified_ms=row.modified_ms,
+                content_hash=row.content_hash,
+                sealed_record=row.sealed_record,
+                segment_ids=tuple(refers.get(row.number, ())),
+            )
+    return found
+
+
+def _refers(connection: Connection, numbers: Sequence[int]) -> Mapping[int, list[SegmentId]]:
     """The segment ids each object refers to, in order; objects without any are left out."""
     found: dict[int, list[SegmentId]] = {}
-    for some in chunks(numbers):
-        query = (
-            select(object_segments.c.object, segments.c.segment_id)
-            .join(segments, segments.c.number == object_segments.c.segment)
-            .where(object_segments.c.object.in_(some))
-            .order_by(object_segments.c.object, object_segments.c.ordinal)
-        )
-        for number, segment_id in connection.execute(query):
-            found.setdefault(number, []).append(SegmentId(segment_id))
-    return {number: tuple(each) for number, each in found.items()}
+    for number, segment_id in connection.execute(_REFERS, {"some": numbers}) if numbers else ():
+        found.setdefault(number, []).append(SegmentId(segment_id))
+    return found
