@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from stook.errors import ReasonCode, RefusedError
+from stook.farmer.gate import ShardGate, to_the_end
+from stook.farmer.lanes import Lanes
+from stook.farmer.settings import TransferLimits
+from stook.farmer.transfers import Block, blocks_of
+from stook.ids import ShardRoot
+
+ROOT = ShardRoot(bytes(32))
+UNIT = 16 * 1024
+
+
+def test_lanes_are_bounded_reused_and_given_in_order() -> None:
+    async def scene() -> list[str]:
+        lanes = Lanes(TransferLimits(max_transfers=2, max_waiting=2, block_bytes=UNIT))
+        said: list[str] = []
+        gates = {name: asyncio.Event() for name in "abcd"}
+        buffers = set()
+
+        async def transfer(name: str) -> None:
+            async with lanes.lane() as lane:
+                buffers.add(id(lane[0].obj))
+                said.append(name)
+                await gates[name].wait()
+
+        tasks = [asyncio.create_task(transfer(name)) for name in "abcd"]
+        await asyncio.sleep(0)
+        assert said == ["a", "b"]
+        assert (lanes.running, lanes.waiting) == (2, 2)
+        with pytest.raises(RefusedError) as refused:
+            async with lanes.lane():
+                pass
+        assert refused.value.code is ReasonCode.BUSY
+        assert refused.value.retry_after_ms > 0
+        for event in gates.values():
+            event.set()
+        await asyncio.gather(*tasks)
+        assert len(buffers) == 2
+        assert (lanes.running, lanes.waiting) == (0, 0)
+        return said
+
+    assert asyncio.run(scene()) == ["a", "b", "c", "d"]
+
+
+def test_who_leaves_the_line_takes_no_lane_with_them() -> None:
+    async def scene() -> None:
+        lanes = Lanes(TransferLimits(max_transfers=1, max_waiting=4, block_bytes=UNIT))
+
+        async def transfer() -> None:
+            async with lanes.lane():
+                pass
+
+        async with lanes.lane():
+            waiting = [asyncio.create_task(transfer()) for _ in range(3)]
+            await asyncio.sleep(0)
+            waiting[0].cancel()
+            await asyncio.sleep(0)
+            assert lanes.waiting == 2
+        # Now the lane is handed to the second in line, who is cancelled in the very same moment.
+        waiting[1].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert (lanes.running, lanes.waiting) == (0, 0)
+        async with lanes.lane():
+            assert lanes.running == 1
+
+    asyncio.run(scene())
+
+
+def test_the_gate_lets_one_in_at_a_time_and_forgets_who_left() -> None:
+    async def scene() -> None:
+        gate = ShardGate()
+        inside = 0
+
+        async def visit() -> None:
+            nonlocal inside
+            async with gate.hold(ROOT, deadline_seconds=10):
+                inside += 1
+                assert inside == 1
+                await asyncio.sleep(0)
+                inside -= 1
+
+        await asyncio.gather(*(visit() for _ in range(5)))
+        assert not gate.busy(ROOT)
+
+    asyncio.run(scene())
+
+
+def test_a_newer_request_pushes_the_running_one_aside() -> None:
+    async def scene() -> list[str]:
+        gate, said = ShardGate(), []
+
+        async def first() -> None:
+            async with gate.hold(ROOT, deadline_seconds=1000):
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await asyncio.sleep(0)
+                    said.append("cleaned up")
+
+        async def second() -> None:
+            async with gate.hold(ROOT, deadline_seconds=1000, supersede=True):
+                said.append("in")
+
+        old = asyncio.create_task(first())
+        await asyncio.sleep(0)
+        await second()
+        with pytest.raises(RefusedError) as refused:
+            await old
+        assert refused.value.code is ReasonCode.CANCELLED
+        assert not gate.busy(ROOT)
+        return said
+
+    assert asyncio.run(scene()) == ["cleaned up", "in"]
+
+
+def test_the_gate_has_a_deadline() -> None:
+    async def scene() -> None:
+        with pytest.raises(RefusedError) as refused:
+            async with ShardGate().hold(ROOT, deadline_seconds=0.001):
+                await asyncio.Event().wait()
+        assert refused.value.code is ReasonCode.TOO_SLOW
+
+    asyncio.run(scene())
+
+
+def test_work_under_way_is_waited_for_when_cancelled() -> None:
+    async def scene() -> None:
+        release, done = asyncio.Event(), []
+
+        async def work() -> None:
+            await release.wait()
+            done.append(True)
+
+        task = asyncio.create_task(to_the_end(work()))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert done
+
+    asyncio.run(scene())
+
+
+def test_blocks_cover_the_missing_units_and_nothing_else() -> None:
+    assert list(blocks_of(0, UNIT, 4 * UNIT)) == [Block(0, UNIT)]
+    assert list(blocks_of(1, 6 * UNIT, 2 * UNIT)) == [Block(1, 2 * UNIT), Block(3, 2 * UNIT), Block(5, UNIT)]
+    assert list(blocks_of(2, 2 * UNIT, UNIT)) == []
