@@ -48,6 +48,7 @@ class ReasonCode(enum.IntEnum):
     UNKNOWN_EXCHANGE = 115
     TOO_MANY_EXCHANGES = 116
     CREDIT_EXCEEDED = 117
+    STALE = 118
 
     BAD_TERMS = 200
     PRICE_TOO_LOW = 201
