@@ -1,6 +1,6 @@
 """Keeping segments whole and promises tidy: fill up to n, cancel what was given up, renew what runs out.
 
-All of it works on ciphertext, so it can run where no content key is (`docs/protocol/placement.md`). Each method does one
+It works on ciphertext, so it can run where no content key is (`docs/protocol/placement.md`). Each method does one
 round; `LocalAgent` runs them as chores.
 """
 
@@ -23,9 +23,10 @@ from stook.renter.book import FarmerBook
 from stook.renter.drafts import DAY_MS, DraftRules, renewal_terms
 from stook.renter.fetch import Fetcher, Wish
 from stook.renter.pace import PushGoal
-from stook.renter.ports import Agent, Located
+from stook.renter.ports import Agent, Located, Order
 from stook.renter.push import Pusher
 from stook.renter.slots import SlotPool
+from stook.renter.tasks import Tasks
 from stook.shards.erasure import Codec
 from stook.shards.geometry import SegmentShape
 from stook.shards.rebuild import SealedShard, rebuild
@@ -115,6 +116,12 @@ class Caretaker:
         missing = [index for index in range(facts.total) if index not in present][: facts.policy.n - len(present)]
         if not missing or len(present) < facts.k:
             return False
+        if all(facts.roots[index] for index in missing):
+            # Claim before fetching anything: with no farmer to take them there is no work to do.
+            (placed,) = await self._agent.place([Order(facts, tuple(missing))], self._key.public_key)
+            missing = [ticket.index for ticket in placed.tickets]
+            if not missing:
+                return False
         try:
             await self._restore(located, tuple(missing))
         except (NotEnoughError, PeerError):
@@ -183,11 +190,11 @@ class Caretaker:
     # --- cancel ------------------------------------------------------------------------------------------------------
 
     async def cancel_due(self) -> int:
-        """Tell farmers what was given up; how many erasures were confirmed. One that does not answer holds up no other."""
+        """Tell farmers what was given up; how many erasures were confirmed. A silent farmer holds up no other."""
         async with self._cancelling:
             waiting = await self._offload(self._store.farmers_to_cancel)
             now = self._clock.now_ms()
-            async with asyncio.TaskGroup() as group:
+            async with Tasks() as group:
                 tasks = [
                     group.create_task(self._cancel_at(farmer))
                     for farmer in waiting

@@ -23,6 +23,7 @@ from stook.renter.book import FarmerBook
 from stook.renter.drafts import DraftRules, draft
 from stook.renter.planner import Candidate, Demand, Spread, choose
 from stook.renter.ports import Order
+from stook.renter.tasks import Tasks
 from stook.shards.memo import MEMO_VERSION, Memo, seal_memo
 from stook.storage.renter_ports import Outcome, OutcomeKind, SegmentFacts
 from stook.wire.endpoint import Endpoint
@@ -151,7 +152,7 @@ class ClaimDesk:
 
     async def _ask_all(self, wants: Mapping[NodeId, list[_Want]]) -> None:
         started = self._clock.monotonic()
-        async with asyncio.TaskGroup() as group:
+        async with Tasks() as group:
             running = {group.create_task(self._ask(farmer, asked)) for farmer, asked in wants.items()}
             answered, timeout = 0, self._timing.deadline_seconds
             while running:

@@ -20,6 +20,7 @@ from stook.ids import NodeId, ShardRoot
 from stook.merkle import UNIT_BYTES, shard_root, split_leaves, unit_count
 from stook.renter.pace import Attempt, FetchGoal, State, next_fetch
 from stook.renter.ports import Agent, Dealing, Located, Ticket
+from stook.renter.tasks import Tasks
 from stook.shards.rebuild import DamagedShardError, check_units
 from stook.wire.endpoint import Endpoint, Exchange
 
@@ -201,7 +202,7 @@ class _Run:
         self._changed = asyncio.Event()
 
     async def run(self) -> dict[int, memoryview]:
-        async with asyncio.TaskGroup() as group:
+        async with Tasks() as group:
             while True:
                 move = next_fetch(self._goal, self._attempts, self._fetcher.now())
                 for number in move.cut:

@@ -18,6 +18,7 @@ from stook.ids import ContractId, NodeId, PublicKey
 from stook.merkle import UNIT_BYTES, unit_count
 from stook.renter.pace import Attempt, PushGoal, State, next_push
 from stook.renter.ports import Agent, Dealing, Order, Placed, Ticket
+from stook.renter.tasks import Tasks
 from stook.shards.rebuild import SealedShard
 from stook.storage.renter_ports import SegmentFacts
 from stook.wire.endpoint import Endpoint
@@ -139,7 +140,7 @@ class _Run:
 
     async def run(self) -> Pushed:
         await self._first_tickets()
-        async with asyncio.TaskGroup() as group:
+        async with Tasks() as group:
             while True:
                 move = next_push(self._goal, self._held, self._attempts, self._pusher.now(), exhausted=self._exhausted)
                 for number in move.cut:
@@ -169,7 +170,7 @@ class _Run:
             self._exhausted = True
             self._failures.append(shortage)
 
-    def _start(self, group: asyncio.TaskGroup, indices: Sequence[int]) -> None:
+    def _start(self, group: Tasks, indices: Sequence[int]) -> None:
         for index in indices:
             number = len(self._attempts)
             self._attempts.append(Attempt(number, index, State.RUNNING, self._pusher.now()))

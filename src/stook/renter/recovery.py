@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from stook.errors import CorruptionError, PeerError
 from stook.identity.keys import NodeKey, node_id_of
 from stook.ids import NetworkId, NodeId, SegmentId, ShardRoot
 from stook.renter.book import FarmerBook
+from stook.renter.tasks import Tasks
 from stook.shards.geometry import Policy
 from stook.shards.memo import Memo, open_memo
 from stook.storage.renter_ports import AgentStore, Placement, PlacementState, SegmentFacts
@@ -115,7 +115,7 @@ async def recover_placements(
                 return
             after = last
 
-    async with asyncio.TaskGroup() as group:
+    async with Tasks() as group:
         for farmer in book.farmers():
             group.create_task(ask(farmer))
     segments, placements = group_found(found, policy, spares)

@@ -19,6 +19,7 @@ from stook.contracts.messages import (
 from stook.errors import PeerError, RefusedError
 from stook.ids import NodeId
 from stook.renter.book import FarmerBook
+from stook.renter.tasks import Tasks
 from stook.storage.renter_ports import Outcome, OutcomeKind
 from stook.wire.endpoint import Endpoint, Peer
 
@@ -44,12 +45,12 @@ class Roster:
 
     async def refresh(self) -> None:
         """One round: seeds and named farmers, then known farmers whose word has grown old. Failures are only noted."""
-        async with asyncio.TaskGroup() as group:
+        async with Tasks() as group:
             for seed in self._seeds:
                 group.create_task(self._ask_seed(seed))
             for farmer in {peer.node_id: peer for peer in (*self._seeds, *self._farmers)}.values():
                 group.create_task(self._ask_farmer(farmer))
-        async with asyncio.TaskGroup() as group:
+        async with Tasks() as group:
             for node_id in self._stale():
                 group.create_task(self._ask_farmer(self._book.peer(node_id)))
 
