@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from contract_samples import FARMER, NOW_MS, OTHER, RENTER
+from contract_samples import FARMER, NETWORK, NOW_MS, OTHER, RENTER
 from farm_samples import (
     ManualClock,
     RecordingExchange,
@@ -167,7 +167,7 @@ class FarmerMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         before = sorted(held.contract_id for held in self.farm.contracts.all())
-        report = recover(self.farm.shards, self.farm.contracts, FARMER.public_key)
+        report = recover(self.farm.shards, self.farm.contracts, farmer_key=FARMER.public_key, network=NETWORK)
         assert (report.updated, report.lost, report.erasures_finished) == (0, 0, 0)
         assert before == sorted(held.contract_id for held in self.farm.contracts.all())
 

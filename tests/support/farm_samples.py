@@ -60,7 +60,7 @@ class NoBook:
         self.kept.append(announcement)
         return True
 
-    def some(self, limit: int, *, now_ms: int) -> Sequence[SignedAnnouncement]:
+    def some(self, limit: int, *, now_ms: int, skip: int = 0) -> Sequence[SignedAnnouncement]:
         return self.kept[:limit]
 
 

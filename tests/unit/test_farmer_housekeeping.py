@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from contract_samples import FARMER, NOW_MS, OTHER, RENTER, contract, draft
+from contract_samples import FARMER, NETWORK, NOW_MS, OTHER, RENTER, contract, draft
 from farm_samples import ManualClock, draft_for, parts, publish, root_of, shard_bytes
 from stook.codec import encode
 from stook.contracts.contract import Contract
@@ -15,7 +16,7 @@ from stook.contracts.lifecycle import ContractState, Event
 from stook.contracts.negotiation import DAY_MS, HOUR_MS, sign_offer
 from stook.contracts.receipt import verify_erase_receipt
 from stook.contracts.renewal import next_revision
-from stook.errors import NotFoundError
+from stook.errors import EnvironmentFault
 from stook.farmer.capacity import CapacityLimits
 from stook.farmer.parts import ErasureMemory, Parts
 from stook.farmer.reaper import Reap, choose, reap, wipe
@@ -106,7 +107,7 @@ def test_a_wipe_killed_anywhere_is_finished_by_the_next_start(killed_at: str) ->
         patch.setattr(target, killed_at, dying)
         with pytest.raises(Killed):
             wipe(farm, held, Event.CANCEL, NOW_MS)
-    report = recover(farm.shards, farm.contracts, FARMER.public_key)
+    report = recover(farm.shards, farm.contracts, farmer_key=FARMER.public_key, network=NETWORK)
     if killed_at == "put":
         assert farm.contracts.get(held.contract_id) == held, "nothing had been given up"
         assert farm.shards.find(ROOT) is not None
@@ -128,14 +129,14 @@ def test_a_start_learns_from_the_files_what_the_index_missed() -> None:
     farm.shards.append_contract(renewed.terms.shard_root, encode(longer))
     farm.contracts.put(HeldContract(gone, ContractState.ACTIVE))
 
-    report = recover(farm.shards, farm.contracts, FARMER.public_key)
+    report = recover(farm.shards, farm.contracts, farmer_key=FARMER.public_key, network=NETWORK)
     assert (report.updated, report.lost) == (2, 1)
     assert report.lost_ids == {gone.contract_id}
     assert farm.contracts.get(published.contract_id) == HeldContract(published, ContractState.ACTIVE)
     assert farm.contracts.get(renewed.contract_id) == HeldContract(longer, ContractState.ACTIVE)
     assert farm.contracts.get(gone.contract_id) == HeldContract(gone, ContractState.LOST)
     assert farm.contracts.get(waiting.contract_id) == HeldContract(offered(waiting), ContractState.OFFERED)
-    again = recover(farm.shards, farm.contracts, FARMER.public_key)
+    again = recover(farm.shards, farm.contracts, farmer_key=FARMER.public_key, network=NETWORK)
     assert (again.updated, again.lost, again.lost_ids) == (0, 0, report.lost_ids)
 
 
@@ -147,7 +148,7 @@ def test_a_start_sweeps_partials_nobody_expects() -> None:
         writer = farm.shards.open_writer(root_of(data), SIZE, b"".join(leaves_of(memoryview(data))))
         writer.write(memoryview(data)[: SIZE // 2])
         writer.close(keep=True)
-    report = recover(farm.shards, farm.contracts, FARMER.public_key)
+    report = recover(farm.shards, farm.contracts, farmer_key=FARMER.public_key, network=NETWORK)
     assert report.partial_bytes_swept > 0
     assert farm.shards.resumable_units(root_of(expected), SIZE) == 1
     assert farm.shards.resumable_units(root_of(stray), SIZE) == 0
@@ -183,24 +184,26 @@ def test_the_scrub_declares_damage_lost_after_a_second_look_and_keeps_the_file()
     assert store.find(root_of(datas[1])) is not None
     assert farm.contracts.totals().stored_count == 3
     again = asyncio.run(Scrub(farm).run_round())
-    assert again.adopted == 0, "a declared loss is not taken in again because its file still stands there"
+    assert again.shards == 3
     assert farm.contracts.get(held[1].contract_id) == state
 
 
-def test_the_scrub_takes_in_shards_that_the_index_forgot_but_no_strangers() -> None:
+def test_a_start_believes_no_file_that_both_parties_did_not_sign() -> None:
     farm = parts()
-    ours = signed()
-    publish(farm.shards, DATA, ours)
-    strange = shard_bytes(SIZE, 9)
-    terms = draft_for(root_of(strange), SIZE, farmer_key=OTHER.public_key)
-    publish(farm.shards, strange, contract(terms, farmer=OTHER))
-    unsigned = shard_bytes(SIZE, 8)
-    forged = draft_for(root_of(unsigned), SIZE)
-    publish(farm.shards, unsigned, Contract(forged, sign_offer(forged, FARMER), Signature(bytes(64))))
-    report = asyncio.run(Scrub(farm).run_round())
-    assert report.adopted == 1
-    assert farm.contracts.get(ours.contract_id) == HeldContract(ours, ContractState.ACTIVE)
-    assert farm.contracts.totals().stored_count == 1
+    terms = draft_for(ROOT, SIZE)
+    forged = Contract(terms, sign_offer(terms, FARMER), Signature(bytes(64)))
+    farm.contracts.reserve([offered(forged)])
+    publish(farm.shards, DATA, forged)
+    assert recover(farm.shards, farm.contracts, farmer_key=FARMER.public_key, network=NETWORK).updated == 0
+
+
+def test_a_disk_that_is_not_mounted_is_no_loss() -> None:
+    farm = parts()
+    held = stored_in(farm, DATA, shard_bytes(SIZE, 2))
+    elsewhere = MemoryShardStore()
+    with pytest.raises(EnvironmentFault, match="mounted"):
+        recover(elsewhere, farm.contracts, farmer_key=FARMER.public_key, network=NETWORK)
+    assert list(farm.contracts.all()) == sorted(held, key=lambda one: one.contract_id)
 
 
 def test_a_scrub_step_reads_its_share_and_a_round_is_not_begun_early() -> None:
@@ -226,15 +229,22 @@ def test_a_scrub_step_reads_its_share_and_a_round_is_not_begun_early() -> None:
     assert asyncio.run(step()) == 2
 
 
-def test_the_scrub_survives_shards_that_vanish() -> None:
-    class Vanishing(MemoryShardStore):
-        def bad_units(self, root: ShardRoot) -> list[int]:
-            raise NotFoundError("gone")
+def test_the_scrub_finds_files_that_are_gone_and_spares_what_was_given_up_meanwhile() -> None:
+    farm = parts()
+    gone, cancelled = stored_in(farm, DATA, shard_bytes(SIZE, 2))
+    farm.shards.erase(ROOT)
 
-    farm = parts(shards=Vanishing())
-    stored_in(farm, DATA)
-    assert asyncio.run(Scrub(farm).run_round()).shards == 0
-    assert not farm.lost
+    def cancelling() -> Iterator[HeldContract]:
+        yield gone
+        wipe(farm, cancelled, Event.CANCEL, NOW_MS)
+        yield cancelled
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(farm.contracts, "all", cancelling)
+        report = asyncio.run(Scrub(farm).run_round())
+    assert (report.shards, report.damaged) == (1, 1)
+    assert farm.lost == {gone.contract_id}
+    assert farm.contracts.get(cancelled.contract_id) is None
 
 
 def test_erasures_are_remembered_within_a_bound() -> None:

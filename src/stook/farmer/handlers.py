@@ -207,6 +207,7 @@ class NoticeDesk:
     def __init__(self, parts: Parts, herald: Herald) -> None:
         self._parts = parts
         self._herald = herald
+        self._turn = 0
 
     async def announce(self, exchange: Exchange, payload: bytes) -> None:
         """Keep another farmer's announcement, if it is what it says."""
@@ -218,7 +219,9 @@ class NoticeDesk:
         """Say whom we know; our own announcement first."""
         limit = decode(ContactsRequest, payload).limit
         own = await self._herald.signed()
-        known = self._parts.book.some(limit, now_ms=self._parts.clock.now_ms())
+        # A place that moves on with every question stands in for dice: in the long run all are named.
+        known = self._parts.book.some(limit, now_ms=self._parts.clock.now_ms(), skip=self._turn)
+        self._turn += limit
         others = [one for one in known if one.announcement.contact.node_id != self._parts.key.node_id]
         await exchange.reply(encode(ContactsReply((own, *others)[:limit])))
 

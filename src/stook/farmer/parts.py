@@ -33,8 +33,8 @@ class AnnouncementBook(Protocol):
         """
         ...
 
-    def some(self, limit: int, *, now_ms: int) -> Sequence[SignedAnnouncement]:
-        """At most `limit` announcements that are still fresh."""
+    def some(self, limit: int, *, now_ms: int, skip: int = 0) -> Sequence[SignedAnnouncement]:
+        """At most `limit` announcements that are still fresh, beginning `skip` places on, round and round."""
         ...
 
 

@@ -17,14 +17,14 @@ from stook.errors import (
 
 
 def refusal_of(error: Exception) -> RefusedError | None:
-    """The refusal that `error` becomes; None for a lost line, for what the peer itself refused, and for bugs.
+    """The refusal that `error` becomes; None for a lost line and for bugs.
 
     Texts about this machine stay here: paths and system messages are nobody else's business.
     """
     detail = str(error)[:MAX_DETAIL_CHARS]
     match error:
         case RefusedError():
-            return error if error.peer is None else None
+            return error
         case MisbehaviourError():
             return RefusedError(error.code, detail)
         case MalformedError():

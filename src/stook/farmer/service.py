@@ -89,9 +89,14 @@ class Farmer:
     # --- beginning and end -------------------------------------------------------------------------------------------
 
     async def start(self) -> RecoveryReport:
-        """Reconcile what a stop of any kind left behind, then serve, then tell the seeds."""
+        """Reconcile what a stop of any kind left behind, then serve, then tell the seeds.
+
+        Raises `EnvironmentFault` when the shards are not where they should be (see `recovery.recover`).
+        """
         parts = self._parts
-        report = await parts.offload(lambda: recover(parts.shards, parts.contracts, parts.key.public_key))
+        report = await parts.offload(
+            lambda: recover(parts.shards, parts.contracts, farmer_key=parts.key.public_key, network=parts.network)
+        )
         parts.lost.update(report.lost_ids)
         log = parts.log.warning if report.lost else parts.log.info
         log(
@@ -157,8 +162,8 @@ class Farmer:
                 await handler(exchange, payload)
             except Exception as error:
                 refusal = refusal_of(error)
-                if refusal is None:
-                    raise
+                if refusal is None or (refusal is error and error is exchange.failure):
+                    raise  # a bug, a lost line, or the peer's own refusal
                 tally.refusals[refusal.code] += 1
                 self._log_refusal(method, exchange, refusal, error)
                 raise refusal from None

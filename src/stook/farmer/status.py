@@ -17,8 +17,6 @@ class ScrubReport:
     shards: int = 0
     bytes: int = 0
     damaged: int = 0
-    adopted: int = 0
-    """Shards on the disk that the index did not know and that were taken in again."""
     finished_ms: int | None = None
     """When the round ended; None while it runs."""
 
