@@ -49,7 +49,7 @@ def decode(kind: type[T], data: bytes | memoryview, *, max_bytes: int = MAX_MESS
     if len(data) > max_bytes:
         raise MalformedError(f"{kind.__name__}: {len(data)} bytes, at most {max_bytes} are allowed")
     try:
-        value: T = _decoder(kind).decode(data)
+        value: T = _decoder(cast("Hashable", kind)).decode(data)
         canonical = _encoder.encode(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError, ValueError) as error:
         raise MalformedError(f"{kind.__name__}: {error}") from None

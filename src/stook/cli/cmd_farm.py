@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -36,14 +37,7 @@ def farm_command() -> None:
 @json_option
 @pass_home
 def init_command(
-    home: Path,
-    capacity: str,
-    listen: str,
-    min_free_disk: str,
-    max_duration: str,
-    encrypt: bool,
-    as_json: bool,
-    **given: Any,
+    home: Path, /, capacity: str, listen: str, min_free_disk: str, max_duration: str, **given: Any
 ) -> None:
     """Make a new farmer in the home directory (see `stook --home`)."""
     from stook.assembly import create_farmer_home
@@ -63,8 +57,8 @@ def init_command(
         operator=given["operator"],
         failure_domain=given["failure_domain"],
     )
-    uri = create_farmer_home(home, node, farm, new_passphrase(encrypt))
-    if as_json:
+    uri = create_farmer_home(home, node, farm, new_passphrase(given["encrypt"]))
+    if given["as_json"]:
         emit({"ok": True, "home": str(home), "contact": uri})
         return
     say(f"A farmer lives in {home} now, offering {human_size(parse_size(capacity))}.")
@@ -79,7 +73,7 @@ async def _until_stopped(with_parent: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if with_parent:
-        loop.add_reader(sys.stdin.fileno(), lambda: None if sys.stdin.buffer.read1(1) else stop.set())
+        loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 64) else stop.set())
     try:
         await stop.wait()
     finally:
