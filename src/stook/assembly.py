@@ -34,17 +34,21 @@ from stook.identity.contact import Address, AddressKind, ContactUri, sign_contac
 from stook.identity.keys import NodeKey
 from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_secrets, save_secrets
 from stook.identity.pow import solve_puzzle
-from stook.ids import NetworkId, NodeId
-from stook.overlay.contact_book import ContactBook
-from stook.storage.contract_store import SqliteContractStore
+from stook.ids import NetworkId, NodeId, PublicKey
+from stook.overlay.contact_book import BookLimits, ContactBook
+from stook.storage import fsck
+from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.shard_store import FileShardStore
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 from stook.wire.limits import Limits
 from stook.wire.tcp import TcpCarrier
 
 KEY_FILE = "keys.stook"
+CONTRACTS_FILE = "contracts.db"
 STATUS_METHOD = "STATUS"
-"""Answered with JSON, to the farmer's own key alone (`docs/protocol/methods.md`)."""
+"""Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
+OPERATOR_KEY = (1, 0)
+"""Group and index of the node key that a farmer's own command line speaks with."""
 T = TypeVar("T")
 
 
@@ -175,6 +179,10 @@ def _farmer_settings(settings: Settings) -> FarmerSettings:
     )
 
 
+def _book_limits(node: NodeSettings) -> BookLimits:
+    return BookLimits(max_per_network=node.max_nodes_per_network or None, puzzle_bits=node.puzzle_bits)
+
+
 def advertised(node: NodeSettings, bound: tuple[str, int]) -> list[Address]:
     """The addresses a node tells others: as set, else where it listens."""
     texts = [config.parse_address(text) for text in node.advertise] or [bound]
@@ -196,14 +204,15 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
     Raises `ConfigError`, or `EnvironmentFault` when the port is taken or the disk refuses.
     """
     settings = config.load_settings(home)
-    key = load_owner(home, passphrase).tree().node_key()
+    tree = load_owner(home, passphrase).tree()
+    key = tree.node_key()
     network = NetworkId(settings.node.network)
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         offload = ThreadOffload(2, "stook-disk")
         stack.callback(offload.close)
         shards = stack.enter_context(FileShardStore(home))
-        contracts = stack.enter_context(SqliteContractStore(home / "contracts.db"))
+        contracts = stack.enter_context(SqliteContractStore(home / CONTRACTS_FILE))
         limits = _limits(settings.node, settings.farm.upload_limit, settings.farm.download_limit)
         endpoint = _endpoint(key, settings.node, limits, clock)
         stack.push_async_callback(endpoint.close)
@@ -217,14 +226,14 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
             endpoint=endpoint,
             shards=shards,
             contracts=contracts,
-            book=ContactBook(network),
+            book=ContactBook(network, _book_limits(settings.node)),
             clock=clock,
             offload=offload,
             free_disk=lambda: shutil.disk_usage(home).free,
             settings=_farmer_settings(settings),
             seeds=[peer_of(uri) for uri in settings.node.seeds],
         )
-        endpoint.handle(STATUS_METHOD, _status_handler(farmer, key))
+        endpoint.handle(STATUS_METHOD, _status_handler(farmer, tree.node_key(*OPERATOR_KEY).public_key))
         await farmer.start()
         stack.push_async_callback(farmer.stop)
         yield RunningFarmer(farmer, str(ContactUri(addresses[0], key.node_id)))
@@ -237,10 +246,10 @@ def usage() -> dict[str, float]:
     return {"cpu_seconds": used.ru_utime + used.ru_stime, "peak_rss_mib": used.ru_maxrss * unit / (1 << 20)}
 
 
-def _status_handler(farmer: Farmer, key: NodeKey) -> Handler:
+def _status_handler(farmer: Farmer, operator: PublicKey) -> Handler:
     async def answer(exchange: Exchange, _payload: bytes) -> None:
-        if exchange.peer_key != key.public_key:
-            raise RefusedError(ReasonCode.NOT_YOUR_CONTRACT, "a farmer's status is for its own key")
+        if exchange.peer_key != operator:
+            raise RefusedError(ReasonCode.WRONG_IDENTITY, "a farmer's status is for its own operator")
         status = (await farmer.status()).as_json()
         await exchange.reply(json.dumps({**status, **usage()}).encode())
 
@@ -253,16 +262,50 @@ async def farmer_status(home: Path, *, passphrase: str | None = None) -> dict[st
     Raises `UnreachableError` when it does not run.
     """
     settings = config.load_settings(home)
-    key = load_owner(home, passphrase).tree().node_key()
+    tree = load_owner(home, passphrase).tree()
     host, port = config.parse_address(settings.node.listen)
-    endpoint = _endpoint(key, settings.node, Limits(), SystemClock())
+    operator = tree.node_key(*OPERATOR_KEY)
+    endpoint = _endpoint(operator, with_puzzle(settings.node, operator), Limits(), SystemClock())
     try:
-        peer = Peer(key.node_id, (Address(AddressKind.DIRECT, host, port),))
+        peer = Peer(tree.node_key().node_id, (Address(AddressKind.DIRECT, host, port),))
         answer = await endpoint.call(peer, STATUS_METHOD, b"", deadline_seconds=10)
     finally:
         await endpoint.close(grace_seconds=0)
     status: dict[str, Any] = json.loads(answer)
     return status
+
+
+def check_farmer_home(home: Path, *, deep: bool, rebuild: bool) -> dict[str, Any]:
+    """Compare the index of a farmer that does not run with its shard files; with `rebuild` make the index anew.
+
+    Raises `ConflictError` while the farmer runs, `CorruptionError` when the index is damaged and not to be rebuilt.
+    """
+    config.load_settings(home)
+    path = home / CONTRACTS_FILE
+    with FileShardStore(home) as shards:
+        if rebuild and path.exists():
+            set_aside(path)
+        with SqliteContractStore(path) as contracts:
+            report = fsck.check(shards, contracts, deep=deep)
+            result: dict[str, Any] = {
+                "ok": report.clean,
+                "shards": report.shard_count,
+                "bytes": report.size_bytes,
+                "disk_bytes": report.disk_bytes,
+                "damaged": [str(damage.path) for damage in report.damaged],
+                "orphaned": [root.hex() for root in report.orphaned],
+                "missing": [contract_id.hex() for contract_id in report.missing],
+                "not_in_index": [contract_id.hex() for contract_id in report.unindexed],
+            }
+            if rebuild:
+                mended = fsck.mend(shards, contracts, report)
+                result |= {
+                    "ok": True,
+                    "adopted": len(mended.adopted),
+                    "restored": len(mended.restored),
+                    "quarantined": len(mended.quarantined),
+                }
+    return result
 
 
 def seeds_of(settings: Settings) -> Sequence[Peer]:

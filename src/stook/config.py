@@ -47,6 +47,8 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Addresses to announce instead of the one listened on."""
     seeds: tuple[Text, ...] = ()
     """Contact URIs ``stook://host:port/node-id`` to ask for others and to announce to."""
+    max_nodes_per_network: Annotated[int, Meta(ge=0, le=65536)] = 32
+    """How many nodes of one /24 (or /48) to remember, so that none can flood us; 0: no limit, for one machine."""
     puzzle_bits: Annotated[int, Meta(ge=0, le=40)] = 0
     """Difficulty of the node id puzzle in this network; every node has the same."""
     puzzle_nonce: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0

@@ -133,17 +133,18 @@ def status_command(home: Path, as_json: bool) -> None:
 
 
 @farm_command.command("fsck")
+@click.option("--deep", is_flag=True, help="Read every byte, not only heads and contracts.")
 @click.option("--rebuild", is_flag=True, help="Make the index anew from the shard files alone.")
 @json_option
 @pass_home
-def fsck_command(home: Path, rebuild: bool, as_json: bool) -> None:
+def fsck_command(home: Path, deep: bool, rebuild: bool, as_json: bool) -> None:
     """Compare the index with the shard files; the farmer must not be running.
 
     Damaged files are named; with --rebuild they are moved to quarantine/ and the index is made anew.
     """
     from stook.assembly import check_farmer_home
 
-    report = check_farmer_home(home, rebuild=rebuild)
+    report = check_farmer_home(home, deep=deep, rebuild=rebuild)
     if as_json:
         emit(report)
         return

@@ -64,6 +64,7 @@ class LocalNetwork:
                 listen=f"127.0.0.1:{port}",
                 seeds=(self.farmers[0].uri,) if self.farmers else (),
                 log_level=log_level,
+                max_nodes_per_network=0,
             )
             farm = FarmSettings(
                 capacity=capacity,
