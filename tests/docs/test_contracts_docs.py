@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from stook.assembly import STATUS_METHOD
 from stook.codec import Record
 from stook.contracts import announcement, contract, grant, messages, negotiation, receipt, renewal, topics
 from stook.contracts.lifecycle import STEPS, ContractState, Event
 from stook.contracts.messages import Method
 from stook.errors import ReasonCode
+from stook.wire.endpoint import PING, PROBE
 
 DOCS = Path(__file__).parents[2] / "docs"
 METHODS = (DOCS / "protocol/methods.md").read_text()
@@ -41,9 +43,9 @@ def test_every_state_and_event_is_explained() -> None:
 
 def test_every_method_has_a_section_and_a_row() -> None:
     sections = re.findall(r"^## (\w+)$", METHODS, re.M)
-    assert sections == list(Method)
+    assert sections == [*Method, STATUS_METHOD]
     rows = re.findall(r"^\| ([A-Z_]+) \|", METHODS, re.M)
-    assert rows == ["PING", "PROBE", *Method]
+    assert rows == [PING, PROBE, *Method, STATUS_METHOD]
 
 
 def test_every_section_says_what_happens_again_and_what_is_durable() -> None:
@@ -73,7 +75,22 @@ def test_every_message_is_shown_with_its_fields_in_order() -> None:
 def test_every_code_named_exists(page: str) -> None:
     text = (DOCS / page).read_text()
     states = {word.upper() for word in (*ContractState, *Event)}
-    others = {"PING", "PROBE", "TLS", "LEDGER", "EVM", "SAMPLED", "SALTED", "AUDIT", "SIP", "FIRST", "UTC"}
+    others = {
+        PING,
+        PROBE,
+        STATUS_METHOD,
+        "JSON",
+        "UTF",
+        "TLS",
+        "LEDGER",
+        "EVM",
+        "SAMPLED",
+        "SALTED",
+        "AUDIT",
+        "SIP",
+        "FIRST",
+        "UTC",
+    }
     words = set(re.findall(r"\b[A-Z][A-Z_]{2,}\b", text)) - states - others - set(Method)
     assert words <= set(ReasonCode.__members__)
 

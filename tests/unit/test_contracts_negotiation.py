@@ -363,11 +363,11 @@ def test_a_contact_that_its_node_did_not_sign_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"free_bytes": (1 << 40) + 1}, ReasonCode.BAD_TERMS),
-        ({"min_duration_ms": 91 * DAY_MS}, ReasonCode.BAD_TERMS),
-        ({"settlements": (1, 0)}, ReasonCode.BAD_TERMS),
-        ({"settlements": (0, 0)}, ReasonCode.BAD_TERMS),
-        ({"settlements": (-1, 0)}, ReasonCode.BAD_TERMS),
+        ({"free_bytes": (1 << 40) + 1}, ReasonCode.MALFORMED),
+        ({"min_duration_ms": 91 * DAY_MS}, ReasonCode.MALFORMED),
+        ({"settlements": (1, 0)}, ReasonCode.MALFORMED),
+        ({"settlements": (0, 0)}, ReasonCode.MALFORMED),
+        ({"settlements": (-1, 0)}, ReasonCode.MALFORMED),
         ({"issued_ms": NOW_MS + MAX_CLOCK_SKEW_MS + 1}, ReasonCode.CLOCK_SKEW),
     ],
 )

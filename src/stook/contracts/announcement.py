@@ -74,7 +74,7 @@ def sign_announcement(announcement: Announcement, key: NodeKey) -> SignedAnnounc
 def verify_announcement(signed: SignedAnnouncement, *, network: NetworkId, now_ms: int) -> None:
     """Whether a node of our network made this announcement and its contact, and its numbers make sense.
 
-    Raises `MisbehaviourError`: WRONG_VERSION, WRONG_NETWORK, BAD_TERMS, CLOCK_SKEW (dated in the future),
+    Raises `MisbehaviourError`: WRONG_VERSION, WRONG_NETWORK, MALFORMED, CLOCK_SKEW (dated in the future),
     BAD_SIGNATURE. Age is no fault: see `is_fresh`.
     """
     announcement, contact = signed.announcement, signed.announcement.contact.contact
@@ -89,7 +89,7 @@ def verify_announcement(signed: SignedAnnouncement, *, network: NetworkId, now_m
         or list(settlements) != sorted(set(settlements))
         or any(number < 0 for number in settlements)
     ):
-        raise MisbehaviourError(ReasonCode.BAD_TERMS, "the announcement contradicts itself")
+        raise MisbehaviourError(ReasonCode.MALFORMED, "the announcement contradicts itself")
     if announcement.issued_ms > now_ms + MAX_CLOCK_SKEW_MS:
         raise MisbehaviourError(ReasonCode.CLOCK_SKEW, "the announcement is dated in the future")
     if not signed.announcement.contact.verifies():
