@@ -221,6 +221,7 @@ class Farmer:
             available_bytes=view.available_bytes,
             free_disk_bytes=view.free_disk_bytes,
             contracts={"reserved": totals.reserved_count, "active": totals.stored_count, "lost": len(parts.lost)},
+            peers_connected=len(self._endpoint.connected_peers),
             transfers_running=parts.lanes.running,
             transfers_waiting=parts.lanes.waiting,
             bytes_in=tally.bytes_in,

@@ -52,6 +52,7 @@ class FarmerStatus:
     free_disk_bytes: int
     contracts: Mapping[str, int]
     """How many contracts stand reserved, active and lost."""
+    peers_connected: int
     transfers_running: int
     transfers_waiting: int
     bytes_in: int
