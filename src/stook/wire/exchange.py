@@ -30,6 +30,11 @@ class Line(Protocol):
     peer_key: PublicKey
     writable: bool
 
+    @property
+    def drained_bytes(self) -> int:
+        """Bytes that the network has taken, whatever exchange they belong to."""
+        ...
+
     def now_ms(self) -> int:
         """The time for an envelope."""
         ...
@@ -323,11 +328,14 @@ class Exchange:
             await asyncio.wait((waiter,), timeout=seconds)
 
     async def _moving(self, ready: Callable[[], bool], *, sending: bool) -> None:
-        """Wait until `ready`; give up when for a whole window hardly any raw byte went either way."""
+        """Wait until `ready`; give up when for a whole window hardly any raw byte went either way.
+
+        While the network is what we wait for, bytes that it takes count, whosever they are.
+        """
         limits = self._line.limits
         seconds = limits.low_speed_seconds if limits.low_speed_bytes_per_second else None
         loop = asyncio.get_running_loop()
-        begun, mark = loop.time(), self.progress + self._sent
+        begun, mark, drained = loop.time(), self.progress + self._sent, self._line.drained_bytes
         while not ready():
             if sending:
                 self._raise_send_failure()
@@ -335,8 +343,11 @@ class Exchange:
                 self._raise_failure()
             await self._change(seconds)
             if seconds is not None and loop.time() - begun >= seconds:
-                self._judge_speed(self.progress + self._sent - mark, ready())
-                begun, mark = loop.time(), self.progress + self._sent
+                moved = self.progress + self._sent - mark
+                if not self._line.writable:
+                    moved += self._line.drained_bytes - drained
+                self._judge_speed(moved, ready())
+                begun, mark, drained = loop.time(), self.progress + self._sent, self._line.drained_bytes
 
     def _judge_speed(self, moved_bytes: int, ready: bool) -> None:
         limits = self._line.limits

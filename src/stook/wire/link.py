@@ -77,6 +77,7 @@ class Link:
         self.request_bytes = 0
         """Request payloads that handlers hold now."""
         self.received_bytes = 0
+        self._written_bytes = 0
         self.failure: PeerError | None = None
         self._owner = owner
         self._connection = connection
@@ -111,6 +112,11 @@ class Link:
     def idle(self) -> bool:
         """Whether no exchange is under way."""
         return not self.session.open_exchanges
+
+    @property
+    def drained_bytes(self) -> int:
+        """Bytes that the network has taken so far, give or take its own overhead."""
+        return self._written_bytes - self._connection.backlog_bytes
 
     async def greet(self) -> None:
         """Initiator: say hello and wait for the peer's. Raises the reason when there is none."""
@@ -163,6 +169,7 @@ class Link:
         """Write what the session has to say, now."""
         outgoing = self.session.take_outgoing()
         if outgoing and not self._gone:
+            self._written_bytes += sum(len(memoryview(piece)) for piece in outgoing)
             self._connection.write(outgoing)
             if self._connection.backlog_bytes > self.limits.max_backlog_bytes:
                 self.abort(UnreachableError("the peer does not read", peer=self.peer_id.hex()))
