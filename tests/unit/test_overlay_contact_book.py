@@ -74,7 +74,7 @@ def test_a_good_announcement_is_kept():
         (announce(contact=announce(2).announcement.contact), ReasonCode.BAD_SIGNATURE),
         (announce(issued_ms=NOW + 300_001), ReasonCode.CLOCK_SKEW),
         (announce(contact_issued_ms=NOW + 300_001), ReasonCode.CLOCK_SKEW),
-        (announce(issued_ms=NOW - DAY - 1), ReasonCode.STALE),
+        (announce(issued_ms=NOW - DAY), ReasonCode.STALE),
         (announce(addresses=[]), ReasonCode.MALFORMED),
         (announce(addresses=[at("relay.example.org", AddressKind.RELAY)]), ReasonCode.MALFORMED),
         (announce(free_bytes=1001), ReasonCode.MALFORMED),
@@ -142,8 +142,8 @@ def test_entries_age_out():
     book = ContactBook("local")
     book.add(announce(1), now_ms=NOW)
     book.add(announce(2, issued_ms=NOW + 1000), now_ms=NOW)
-    assert book.get(node(1), now_ms=NOW + DAY) is not None
-    late = NOW + DAY + 1
+    assert book.get(node(1), now_ms=NOW + DAY - 1) is not None
+    late = NOW + DAY
     assert book.get(node(1), now_ms=late) is None
     assert names(book.some(10, now_ms=late)) == [node(2)]
     assert book.expire(now_ms=late) == (node(1),)
@@ -198,8 +198,8 @@ def test_a_full_book_takes_nobody_in_until_somebody_is_too_old():
     third = announce(3, "203.0.113.1", issued_ms=NOW + DAY)
     for _ in range(2):
         assert book.offer(announce(3, "203.0.113.1"), now_ms=NOW).code is ReasonCode.RATE_LIMITED
-    assert book.offer(third, now_ms=NOW + DAY).code is ReasonCode.RATE_LIMITED
-    decision = book.offer(third, now_ms=NOW + DAY + 1)
+    assert book.offer(third, now_ms=NOW + DAY - 1).code is ReasonCode.RATE_LIMITED
+    decision = book.offer(third, now_ms=NOW + DAY)
     assert (decision.outcome, decision.evicted) == (Outcome.ADDED, (node(1),))
     assert len(book) == 2
 

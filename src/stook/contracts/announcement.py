@@ -17,7 +17,7 @@ from stook.errors import MisbehaviourError, ReasonCode
 from stook.hashing import Tag, tagged_hash
 from stook.identity.contact import CONTACT_VERSION, SignedContact
 from stook.identity.keys import NodeKey, verify
-from stook.ids import NetworkId, NodeId, SignatureField, U63Field
+from stook.ids import NetworkId, NodeId, SignatureField, U32Field, U63Field
 
 MAX_CLOCK_SKEW_MS = 300_000
 """How far in the future an announcement may be dated; the tolerance of signed messages."""
@@ -39,7 +39,7 @@ class Announcement(Record):
     min_duration_ms: U63Field
     max_duration_ms: U63Field
     max_shard_bytes: U63Field
-    settlements: Annotated[tuple[int, ...], Meta(max_length=8)]
+    settlements: Annotated[tuple[U32Field, ...], Meta(max_length=8)]
     """Numbers of `Settlement`, ascending; unknown ones stand, so that an older node can hear a newer farmer."""
     operator: Annotated[str, Meta(max_length=64)]
     """Who runs it, as declared; placement caps shards per operator. Empty: unknown, counted by network alone."""

@@ -12,11 +12,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from stook.codec import encode
-from stook.contracts.announcement import SignedAnnouncement
+from stook.contracts.announcement import (
+    ANNOUNCEMENT_LIFE_MS,
+    MAX_CLOCK_SKEW_MS,
+    SignedAnnouncement,
+    verify_announcement,
+)
 from stook.errors import MisbehaviourError, ReasonCode, RefusedError
-from stook.identity.contact import CONTACT_VERSION, Address, AddressKind
-from stook.identity.envelope import MAX_PAYLOAD_BYTES, TIME_WINDOW_MS
-from stook.identity.keys import verify
+from stook.identity.contact import Address, AddressKind
+from stook.identity.envelope import MAX_PAYLOAD_BYTES
 from stook.identity.pow import puzzle_bits
 from stook.ids import NetworkId, NodeId
 
@@ -32,7 +36,7 @@ class BookLimits:
     max_nodes: int = 4096
     max_per_network: int | None = 32
     """Nodes of one /24, /48 or registered domain; None where all share one, as on one machine."""
-    max_age_ms: int = 24 * 3_600_000
+    max_age_ms: int = ANNOUNCEMENT_LIFE_MS
     puzzle_bits: int = 0
 
     def __post_init__(self) -> None:
@@ -62,6 +66,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    node_id: NodeId
     signed: SignedAnnouncement
     size_bytes: int
     networks: frozenset[str]
@@ -123,27 +128,24 @@ class ContactBook:
         addresses in a stranger's network, so only in the network where it was reached does a node have a right to its
         place: there it displaces nodes that were not, and is displaced by nobody, except by age.
         """
-        announcement = signed.announcement
-        contact = announcement.contact.contact
-        refusal = self._judge_text(signed, now_ms)
-        if refusal is not None:
-            return refusal
-        node_id = contact.node_id
+        contact = signed.announcement.contact.contact
+        node_id = signed.node_id
         size_bytes = len(encode(signed))
-        if size_bytes > MAX_ANNOUNCEMENT_BYTES:
-            return Decision(Outcome.REFUSED, ReasonCode.TOO_LARGE, f"an announcement of {size_bytes} bytes")
+        refusal = self._judge(signed, size_bytes, now_ms)
+        if refusal is not None:
+            return Decision(Outcome.REFUSED, *refusal)
         known = self._entries.get(node_id)
-        proven = network_group(reached_at.host) if reached_at in contact.addresses and reached_at is not None else ""
-        entry = _Entry(signed, size_bytes, _networks(contact.addresses), proven)
+        proven = network_group(reached_at.host) if reached_at is not None and reached_at in contact.addresses else ""
+        entry = _Entry(node_id, signed, size_bytes, _networks(contact.addresses), proven)
         if known is not None and entry.rank <= known.rank:
             if proven and known.signed == signed:
                 self._entries[node_id] = replace(known, reached=proven)
             return Decision(Outcome.KNOWN)
-        if not announcement.contact.verifies():
-            return Decision(Outcome.REFUSED, ReasonCode.BAD_SIGNATURE, "the contact is not signed by its node")
-        if not verify(contact.public_key, announcement.digest, signed.signature):
-            return Decision(Outcome.REFUSED, ReasonCode.BAD_SIGNATURE, "the announcement is not signed by its node")
-        return self._admit(node_id, entry, known, now_ms)
+        try:
+            verify_announcement(signed, network=self._network, now_ms=now_ms)
+        except MisbehaviourError as error:
+            return Decision(Outcome.REFUSED, error.code, str(error))
+        return self._admit(entry, known, now_ms)
 
     def add(self, announcement: SignedAnnouncement, *, now_ms: int) -> bool:
         """`offer` for callers that answer a peer: True when the book changed, False when nothing newer was said.
@@ -153,7 +155,7 @@ class ContactBook:
         decision = self.offer(announcement, now_ms=now_ms)
         if decision.code is None:
             return decision.outcome is not Outcome.KNOWN
-        peer = announcement.announcement.contact.node_id.hex()
+        peer = announcement.node_id.hex()
         if decision.code is ReasonCode.RATE_LIMITED:
             raise RefusedError(decision.code, decision.reason, peer=peer)
         raise MisbehaviourError(decision.code, decision.reason, peer=peer)
@@ -203,63 +205,56 @@ class ContactBook:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _judge_text(self, signed: SignedAnnouncement, now_ms: int) -> Decision | None:
-        """The checks that need no curve arithmetic; None when they hold."""
+    def _judge(self, signed: SignedAnnouncement, size_bytes: int, now_ms: int) -> tuple[ReasonCode, str] | None:
+        """What a book asks beyond `verify_announcement`, all of it cheaper than a signature."""
         announcement = signed.announcement
         contact = announcement.contact.contact
-        code: ReasonCode | None = None
-        reason = ""
-        if contact.version != CONTACT_VERSION:
-            code, reason = ReasonCode.WRONG_VERSION, f"contact version {contact.version}, not {CONTACT_VERSION}"
-        elif contact.network != self._network:
-            code, reason = ReasonCode.WRONG_NETWORK, f"network {contact.network!r}, not {self._network!r}"
-        elif max(announcement.issued_ms, contact.issued_ms) > now_ms + TIME_WINDOW_MS:
-            code, reason = ReasonCode.CLOCK_SKEW, f"issued at {announcement.issued_ms} ms, now it is {now_ms} ms"
-        elif now_ms - announcement.issued_ms > self._limits.max_age_ms:
-            code, reason = ReasonCode.STALE, f"issued {now_ms - announcement.issued_ms} ms ago"
-        elif not any(address.kind is AddressKind.DIRECT for address in contact.addresses):
-            code, reason = ReasonCode.MALFORMED, "the contact has no address to call"
-        elif announcement.free_bytes > announcement.capacity_bytes:
-            code, reason = ReasonCode.MALFORMED, "more bytes are free than there are"
-        elif announcement.min_duration_ms > announcement.max_duration_ms:
-            code, reason = ReasonCode.MALFORMED, "the shortest contract is longer than the longest"
-        elif puzzle_bits(contact.public_key, contact.puzzle_nonce) < self._limits.puzzle_bits:
-            code, reason = ReasonCode.PUZZLE_UNSOLVED, f"the puzzle needs {self._limits.puzzle_bits} bits here"
-        return None if code is None else Decision(Outcome.REFUSED, code, reason)
+        age_ms = now_ms - announcement.issued_ms
+        if size_bytes > MAX_ANNOUNCEMENT_BYTES:
+            return ReasonCode.TOO_LARGE, f"{size_bytes} bytes, at most {MAX_ANNOUNCEMENT_BYTES} are allowed"
+        if age_ms >= self._limits.max_age_ms:
+            return ReasonCode.STALE, f"issued {age_ms} ms ago"
+        if contact.issued_ms > now_ms + MAX_CLOCK_SKEW_MS:
+            return ReasonCode.CLOCK_SKEW, "the contact is dated in the future"
+        if not any(address.kind is AddressKind.DIRECT for address in contact.addresses):
+            return ReasonCode.MALFORMED, "the contact has no address to call"
+        if puzzle_bits(contact.public_key, contact.puzzle_nonce) < self._limits.puzzle_bits:
+            return ReasonCode.PUZZLE_UNSOLVED, f"the puzzle needs {self._limits.puzzle_bits} bits here"
+        return None
 
     def _is_fresh(self, entry: _Entry, now_ms: int) -> bool:
-        return now_ms - entry.issued_ms <= self._limits.max_age_ms
+        return now_ms - entry.issued_ms < self._limits.max_age_ms
 
-    def _admit(self, node_id: NodeId, entry: _Entry, known: _Entry | None, now_ms: int) -> Decision:
+    def _admit(self, entry: _Entry, known: _Entry | None, now_ms: int) -> Decision:
         """Find room for a verified entry and write it down; the book is unchanged when there is none."""
         if known is not None and not entry.reached and known.reached in entry.networks:
             entry = replace(entry, reached=known.reached)
-        leaving = self._who_leaves(node_id, entry, now_ms)
+        leaving = self._who_leaves(entry, now_ms)
         if leaving is None:
             return Decision(Outcome.REFUSED, ReasonCode.RATE_LIMITED, "no room for another node of this network")
         for other in leaving:
             self.forget(other)
-        self.forget(node_id)
-        self._entries[node_id] = entry
+        self.forget(entry.node_id)
+        self._entries[entry.node_id] = entry
         for network in entry.networks:
-            self._per_network.setdefault(network, set()).add(node_id)
+            self._per_network.setdefault(network, set()).add(entry.node_id)
         return Decision(Outcome.ADDED if known is None else Outcome.UPDATED, evicted=leaving)
 
-    def _who_leaves(self, node_id: NodeId, entry: _Entry, now_ms: int) -> tuple[NodeId, ...] | None:
+    def _who_leaves(self, entry: _Entry, now_ms: int) -> tuple[NodeId, ...] | None:
         """Whom to strike out so that `entry` fits every cap; None when those who are there have the better right."""
         leaving: set[NodeId] = set()
         cap = self._limits.max_per_network
         for network in sorted(entry.networks) if cap is not None else ():
-            present = self._per_network.get(network, set()) - leaving - {node_id}
+            present = self._per_network.get(network, set()) - leaving - {entry.node_id}
             if cap is not None and len(present) >= cap:
                 victim = self._victim(present, entry, network, now_ms)
                 if victim is None:
                     return None
                 leaving.add(victim)
-        if len(self._entries) - (node_id in self._entries) - len(leaving) >= self._limits.max_nodes:
-            if not entry.reached and now_ms <= self._full_until_ms:
+        if len(self._entries) - (entry.node_id in self._entries) - len(leaving) >= self._limits.max_nodes:
+            if not entry.reached and now_ms < self._full_until_ms:
                 return None
-            victim = self._victim(self._entries.keys() - leaving - {node_id}, entry, None, now_ms)
+            victim = self._victim(self._entries.keys() - leaving - {entry.node_id}, entry, None, now_ms)
             if victim is None:
                 # Until somebody grows too old, strangers need not make us look through the whole book again.
                 self._full_until_ms = min(one.issued_ms for one in self._entries.values()) + self._limits.max_age_ms
@@ -285,7 +280,9 @@ class ContactBook:
             for entry in self._entries.values():
                 if bool(entry.reached) is reached and self._is_fresh(entry, now_ms):
                     by_network.setdefault(min(entry.networks), []).append(entry)
-            queues = [sorted(by_network[network], key=lambda entry: entry.rank) for network in sorted(by_network)]
+            queues = [
+                sorted(by_network[name], key=lambda entry: (entry.rank, entry.node_id)) for name in sorted(by_network)
+            ]
             while queues:
                 yield from (queue.pop() for queue in queues)
                 queues = [queue for queue in queues if queue]
