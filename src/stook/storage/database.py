@@ -172,6 +172,7 @@ def _upgrade(connection: Connection, schema: Schema) -> None:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", option(MIGRATIONS))
     config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_path_separator", "newline")  # its name before Alembic 1.16
     steps = (MIGRATIONS / schema.name, *schema.steps)
     config.set_main_option("version_locations", "\n".join(option(folder) for folder in steps))
     command.upgrade(config, schema.head)
