@@ -1,0 +1,63 @@
+"""Settings: every mistake is named with the file, the setting and what to write instead."""
+
+from pathlib import Path
+
+import pytest
+
+from stook.config import FarmSettings, load_settings, parse_address, parse_duration_ms, parse_size, write_settings
+from stook.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0", 0), ("4096", 4096), ("1KiB", 1024), ("1.5 GiB", 3 * 2**29), ("100 MB", 10**8), (" 2 tib ", 2**41)],
+)
+def test_sizes(text: str, expected: int) -> None:
+    assert parse_size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "1 parsec", "1.2.3 MB", "1e9", "٣ GiB x"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="no size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90 d", 90 * 86_400_000), ("1.5h", 5_400_000), ("10 ms", 10)])
+def test_durations(text: str, expected: int) -> None:
+    assert parse_duration_ms(text) == expected
+
+
+def test_addresses() -> None:
+    assert parse_address("example.org:7071") == ("example.org", 7071)
+    assert parse_address("[::1]:7071") == ("::1", 7071)
+    for bad in ("example.org", "example.org:", "example.org:99999", "x:-1", "x:٣"):
+        with pytest.raises(ConfigError, match="host:port"):
+            parse_address(bad)
+
+
+def test_a_home_without_settings_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="stook init"):
+        load_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[farm]\ncapasity = '1 GiB'", "capasity"),
+        ("[farm]\ncapacity = '1 parsec'", "parsec"),
+        ("[node]\nlisten = 'nowhere'", "nowhere"),
+        ("[node]\nnetwork = 'UPPER'", "network"),
+        ("[rent]\nspread = 'wide'", "spread"),
+        ("not toml at all", "config.toml"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, text: str, word: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(ConfigError, match=word):
+        load_settings(tmp_path)
+
+
+def test_an_existing_node_is_never_overwritten(tmp_path: Path) -> None:
+    write_settings(tmp_path, {"farm": FarmSettings()})
+    with pytest.raises(ConfigError, match="exists already"):
+        write_settings(tmp_path, {"farm": FarmSettings()})
