@@ -144,13 +144,20 @@ def test_what_is_due_comes_soonest_first(store):
     store.reserve([late, later])
     store.put(held(ended))
     store.put(held(lost, ContractState.LOST))
-    for number, state in enumerate((ContractState.CANCELLED, ContractState.ENDED), 4):
-        store.put(held(signed(shard(number), end_ms=NOW_MS, consign_by_ms=NOW_MS), state))
     order = [later.contract_id, ended.contract_id, late.contract_id, lost.contract_id]
-    assert store.due(NOW_MS + 10, 10) == []
-    assert ids(store.due(NOW_MS + 11, 10)) == order[:1]
+    assert store.due(NOW_MS + 9, 10) == []
+    assert ids(store.due(NOW_MS + 10, 10)) == order[:1]
     assert ids(store.due(NOW_MS + 99, 10)) == order
     assert ids(store.due(NOW_MS + 99, 2)) == order[:2]
+
+
+@pytest.mark.parametrize("over", [ContractState.CANCELLED, ContractState.ENDED])
+def test_a_contract_that_is_over_and_not_forgotten_is_due_at_once(store, over):
+    waiting, finished = signed(shard(0)), signed(shard(1))
+    store.reserve([waiting])
+    store.put(held(finished, over))
+    assert store.due(0, 10) == [held(finished, over)]
+    assert ids(store.due(LONG, 10)) == [finished.contract_id, waiting.contract_id]
 
 
 def test_all_goes_through_many_pages(store):

@@ -54,8 +54,8 @@ _SCHEMA = (
         body BLOB NOT NULL
     )""",
     f"CREATE UNIQUE INDEX contracts_in_force ON contracts (shard_root) WHERE {_IN_FORCE}",
-    f"CREATE INDEX contracts_reserved ON contracts (renter_key, size_bytes) WHERE {_RESERVED}",
-    f"CREATE INDEX contracts_stored ON contracts (size_bytes) WHERE {_STORED}",
+    "CREATE INDEX contracts_sizes ON contracts (state, size_bytes)",
+    f"CREATE INDEX contracts_reserved ON contracts (renter_key, state, size_bytes) WHERE {_RESERVED}",
     "CREATE INDEX contracts_owned ON contracts (renter_key, contract_id)",
     "CREATE INDEX contracts_due ON contracts (due_ms) WHERE due_ms IS NOT NULL",
     """CREATE TABLE spending (
@@ -186,8 +186,8 @@ class SqliteContractStore:
         return int(self._rows(sql, renter_key)[0][0])
 
     def due(self, now_ms: int, limit: int) -> list[HeldContract]:
-        """Reservations past their consign-by and contracts past their end, soonest first; those that are over never."""
-        return self._held(f"{_COLUMNS} WHERE due_ms < ? ORDER BY due_ms, contract_id LIMIT ?", now_ms, limit)
+        """Reservations past their consign-by and contracts past their end, soonest first; those already over before."""
+        return self._held(f"{_COLUMNS} WHERE due_ms <= ? ORDER BY due_ms, contract_id LIMIT ?", now_ms, limit)
 
     def all(self) -> Iterator[HeldContract]:
         """Every contract held, in order of id; read in pages, so calls in between are seen or not."""
@@ -238,7 +238,6 @@ class SqliteContractStore:
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             # macOS: fsync there stops at the drive's cache.
             connection.execute("PRAGMA fullfsync = ON")
@@ -249,23 +248,31 @@ class SqliteContractStore:
 
     def _migrate(self) -> bool:
         connection = self._writer
+        # Before anything is written: switching the journal changes the file, and it may be somebody else's.
+        version = self._schema_version()
+        connection.execute("PRAGMA journal_mode = WAL")
+        if version:
+            return False
         with _begun(connection):
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if application != APPLICATION_ID and (application or version or tables):
-                raise ConfigError(f"{self.path} is a database of something else; name another file")
-            if version > SCHEMA_VERSION:
-                raise ConfigError(
-                    f"{self.path} was written by a newer Stook (schema {version}, this one knows {SCHEMA_VERSION}):"
-                    " use that one, or newer"
-                )
-            if not version:
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            return not version
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        return True
+
+    def _schema_version(self) -> int:
+        version, application, tables = (
+            int(self._writer.execute(question).fetchone()[0])
+            for question in ("PRAGMA user_version", "PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
+        )
+        if application != APPLICATION_ID and (application or version or tables):
+            raise ConfigError(f"{self.path} is a database of something else; name another file")
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"{self.path} was written by a newer Stook (schema {version}, this one knows {SCHEMA_VERSION}):"
+                " use that one, or newer"
+            )
+        return version
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from stook.codec import decode, encode
 from stook.contracts.contract import MAX_CONTRACT_BYTES, Contract
-from stook.contracts.lifecycle import RESERVING, ContractState, Event, apply
+from stook.contracts.lifecycle import OVER, RESERVING, ContractState, Event, apply
 from stook.errors import EnvironmentFault, MalformedError
 from stook.ids import ContractId, ShardRoot
 from stook.storage.ports import ContractStore, HeldContract, StoredShard
@@ -21,11 +21,12 @@ from stook.storage.shard_store import Damage, DamageKind, FileShardStore
 class Report:
     """What `check` found.
 
-    `damaged` files cannot be served. `orphaned` shards are there although the index says that their contract is over
-    or lost. `missing` contracts are ACTIVE in the index and have no sound file. `unindexed` contracts stand in a sound
-    file and not in the index. `behind` ones stand in the index with an older state or revision than in their file,
-    `ahead` ones with a newer revision. `should_hold` is what the index would hold if it agreed with the files: missing
-    contracts LOST, everything in a sound file ACTIVE, reservations as they are.
+    `damaged` files cannot be served. `orphaned` shards are there although the index says that their contract is over.
+    `missing` contracts are ACTIVE in the index and have no sound file. `unindexed` contracts stand in a sound file and
+    not in the index. `behind` ones stand in the index with an older state or revision than in their file, `ahead` ones
+    with a newer revision. `should_hold` is what the index would hold if it agreed with the files: missing contracts
+    LOST, everything in a sound file ACTIVE, reservations as they are. What is LOST stays so: its file waits for the end
+    of the contract, with the units that may still be good.
     """
 
     shard_count: int
@@ -71,7 +72,7 @@ def check(shards: FileShardStore, contracts: ContractStore, *, deep: bool = Fals
         contract = _contract_of(found)
         if contract is None:
             walk.damaged.append(Damage(path, DamageKind.WRONG_CONTRACT, found.root))
-        elif deep and shards.bad_units(found.root):
+        elif deep and not walk.is_lost(contract) and shards.bad_units(found.root):
             walk.damaged.append(Damage(path, DamageKind.DATA, found.root))
         else:
             walk.take(found, contract)
@@ -162,8 +163,14 @@ class _Walk:
     ahead: list[ContractId] = field(default_factory=list)
     sound: dict[ContractId, HeldContract] = field(default_factory=dict)
     roots: set[ShardRoot] = field(default_factory=set)
+    lost_count: int = 0
     size_bytes: int = 0
     disk_bytes: int = 0
+
+    def is_lost(self, contract: Contract) -> bool:
+        """Whether the index says so."""
+        known = self.index.get(contract.contract_id)
+        return known is not None and known.state is ContractState.LOST
 
     def take(self, shard: StoredShard, contract: Contract) -> None:
         """Place one sound shard."""
@@ -171,8 +178,11 @@ class _Walk:
         self.disk_bytes += shard.disk_bytes
         contract_id = contract.contract_id
         known = self.index.get(contract_id)
-        if known is not None and known.state not in RESERVING | {ContractState.ACTIVE}:
+        if known is not None and known.state in OVER:
             self.orphaned.append(shard.root)
+            return
+        if self.is_lost(contract):
+            self.lost_count += 1
             return
         self.roots.add(shard.root)
         if known is None:
@@ -199,7 +209,7 @@ class _Walk:
                 held = HeldContract(held.contract, apply(held.state, Event.CANCEL))
             rest.append(held)
         return Report(
-            shard_count=len(self.sound) + len(self.orphaned),
+            shard_count=len(self.sound) + len(self.orphaned) + self.lost_count,
             size_bytes=self.size_bytes,
             disk_bytes=self.disk_bytes,
             damaged=tuple(self.damaged),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stook.contracts.lifecycle import RESERVING, ContractState
+from stook.contracts.lifecycle import OVER, RESERVING, ContractState
 from stook.storage.ports import HeldContract
 
 STORED = frozenset({ContractState.ACTIVE})
@@ -14,9 +14,12 @@ EXPIRING = STORED | {ContractState.LOST}
 
 
 def due_ms(held: HeldContract) -> int | None:
-    """After which moment somebody must look at the contract: consign-by, the end, or None when it is over."""
+    """From which moment on the reaper must look at the contract; None when nothing is held for it.
+
+    A contract that is over falls due at once: it would be forgotten if its erasure had been finished.
+    """
     if held.state in RESERVING:
         return held.contract.terms.consign_by_ms
     if held.state in EXPIRING:
         return held.contract.terms.end_ms
-    return None
+    return 0 if held.state in OVER else None

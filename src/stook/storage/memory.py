@@ -245,10 +245,10 @@ class MemoryContractStore:
         return sum(self._sizes(RESERVING, renter_key))
 
     def due(self, now_ms: int, limit: int) -> list[HeldContract]:
-        """Reservations past their consign-by and contracts past their end, soonest first; those that are over never."""
+        """Reservations past their consign-by and contracts past their end, soonest first; those already over before."""
         with self._lock:
             found = [
-                (at, key, held) for key, held in self._held.items() if (at := due_ms(held)) is not None and at < now_ms
+                (at, key, held) for key, held in self._held.items() if (at := due_ms(held)) is not None and at <= now_ms
             ]
         return [held for _, _, held in sorted(found, key=lambda item: item[:2])[:limit]]
 

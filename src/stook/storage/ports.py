@@ -171,9 +171,9 @@ class ContractStore(Protocol):
         ...
 
     def due(self, now_ms: int, limit: int) -> list[HeldContract]:
-        """Reservations past their consign-by and contracts past their end, soonest first.
+        """Reservations at or past their consign-by and contracts at or past their end, soonest first.
 
-        Contracts that are over (ENDED, CANCELLED) need nothing and are never due.
+        Contracts that are over (ENDED, CANCELLED) come before all: their erasure was not finished.
         """
         ...
 
