@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+from code_names import resolve
+
 TEXT = (Path(__file__).parents[2] / "docs/glossary.md").read_text()
 ROWS = [row for row in re.findall(r"^\| ([^|]+) \| `([\w.]+)` \| ([^|]+) \|$", TEXT, re.M) if row[0] != "word"]
 
 
-def resolve(name: str) -> object:
-    """The object at a dotted path below `stook`; a field of a record or a dataclass counts as there."""
-    parts = name.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            found: object = importlib.import_module(".".join(["stook", *parts[:cut]]))
-        except ModuleNotFoundError:
-            continue
-        for attribute in parts[cut:]:
-            if not hasattr(found, attribute) and attribute in getattr(found, "__annotations__", {}):
-                return found
-            found = getattr(found, attribute)
-        return found
-    raise ModuleNotFoundError(name)
-
-
 @pytest.mark.parametrize(("word", "code"), [row[:2] for row in ROWS], ids=[row[0] for row in ROWS])
 def test_the_code_name_exists(word: str, code: str) -> None:
-    assert resolve(code) is not None, word
+    assert resolve(f"stook.{code}") is not None, word
 
 
 def test_every_row_was_read_and_no_word_stands_twice() -> None:
