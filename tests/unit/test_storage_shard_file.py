@@ -169,6 +169,7 @@ def test_whole_units_only():
     assert whole_units(0, size, UNIT_BYTES) == 1
     assert whole_units(0, size, size) == 3
     assert whole_units(2, size, 5) == 1
+    assert whole_units(3, size, 0) == 0
     for first, length in ((0, 5), (2, 4), (2, 6), (3, 1), (0, size + 1)):
         with pytest.raises(BugError):
             whole_units(first, size, length)

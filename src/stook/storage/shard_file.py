@@ -116,7 +116,7 @@ def whole_units(first_unit: int, size_bytes: int, length: int) -> int:
 
     Raises `BugError` when they go past the end of the shard, or end inside a unit.
     """
-    left = size_bytes - first_unit * UNIT_BYTES
+    left = max(0, size_bytes - first_unit * UNIT_BYTES)
     if length > left or (length % UNIT_BYTES and length != left):
         raise BugError(f"{length} bytes are no whole units of the {left} that are left of the shard")
     return -(-length // UNIT_BYTES)
