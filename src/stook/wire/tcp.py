@@ -101,7 +101,8 @@ class TcpConnection:
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
         self._remote = ("", 0)
-        self._unsent: list[Buffer] = []
+        self._early: list[bytes] = []
+        """What was written before the handshake was done."""
         self._closing = False
         self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the handshake is over; fails with `UnreachableError`."""
@@ -127,7 +128,10 @@ class TcpConnection:
     def write(self, pieces: Sequence[Buffer]) -> None:
         """Encrypt and send."""
         transport = self._transport
-        if transport is None or transport.is_closing() or self._closing or not self._stream.ready:
+        if transport is None or transport.is_closing() or self._closing:
+            return
+        if not self._stream.ready:
+            self._early.extend(bytes(piece) for piece in pieces)
             return
         try:
             self._stream.write(pieces)
@@ -195,6 +199,9 @@ class TcpConnection:
     def _shake(self) -> bool:
         """Go on with the TLS handshake; whether it is done."""
         done = self._stream.shake()
+        if done and self._early:
+            self._stream.write(self._early)
+            self._early.clear()
         self._flush()
         if done and not self.settled.done():
             if self._channel is None:
