@@ -72,7 +72,8 @@ class Network:
         self.weather: Weather = weather if weather is not None else Calm()
         self.entropy = entropy
         self._listeners: dict[tuple[str, int], MemoryListener] = {}
-        self._streams: set[MemoryConnection] = set()
+        # In the order they were opened, so that what is cut is cut in the same order in every run of a seed.
+        self._streams: dict[MemoryConnection, None] = {}
         self._next_port = FIRST_FREE_PORT
 
     def carrier(self, host: str) -> MemoryCarrier:
@@ -111,11 +112,11 @@ class Network:
 
     def track(self, stream: MemoryConnection) -> None:
         """A stream is open."""
-        self._streams.add(stream)
+        self._streams[stream] = None
 
     def forget(self, stream: MemoryConnection) -> None:
         """A stream is over."""
-        self._streams.discard(stream)
+        self._streams.pop(stream, None)
 
 
 class MemoryListener:
