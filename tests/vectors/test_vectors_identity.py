@@ -26,9 +26,7 @@ def private_key_of(xprv: str) -> bytes:
 
 
 def child_numbers(path: str) -> tuple[int, ...]:
-    return tuple(
-        int(step.rstrip("'")) | (1 << 31 if step.endswith("'") else 0) for step in path.split("/")[1:] if step
-    )
+    return tuple(int(step.rstrip("'")) | (1 << 31 if step.endswith("'") else 0) for step in path.split("/")[1:] if step)
 
 
 OFFICIAL_39 = load("bip39-official-v1.json")
