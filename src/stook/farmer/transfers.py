@@ -25,7 +25,7 @@ from stook.farmer.lanes import Lane
 from stook.farmer.parts import Parts
 from stook.farmer.refusals import refusal_of
 from stook.farmer.scrub import declare_lost
-from stook.ids import PublicKey
+from stook.ids import PublicKey, ShardRoot
 from stook.merkle import UNIT_BYTES, leaf_hash, unit_count
 from stook.storage.ports import HeldContract, ShardWriter
 from stook.wire.endpoint import Exchange
@@ -137,16 +137,17 @@ class TransferDesk:
         try:
             if writer.next_unit != ready.first_unit:
                 raise BugError(f"a partial shard had {ready.first_unit} units and now has {writer.next_unit}")
-            await self._fill(exchange, writer, contract, lane)
-            receipt = await to_the_end(parts.offload(lambda: self._seal(contract, writer)))
+            receipt = await self._fill(exchange, writer, contract, lane)
         except BaseException:
             await to_the_end(parts.offload(lambda: writer.close(keep=True)))
             raise
         parts.tally.shards_in += 1
         return receipt
 
-    async def _fill(self, exchange: Exchange, writer: ShardWriter, contract: Contract, lane: Lane) -> None:
-        """Receive and write the missing units: while one block is hashed and written the other one fills."""
+    async def _fill(
+        self, exchange: Exchange, writer: ShardWriter, contract: Contract, lane: Lane
+    ) -> SignedStorageReceipt:
+        """Receive and write the missing units, one block filling while another is hashed and written; then seal."""
         parts, size = self._parts, contract.terms.shard_size_bytes
         blocks = blocks_of(writer.next_unit, size, parts.settings.transfers.block_bytes)
         pieces = [lane[i % 2][: block.size_bytes] for i, block in enumerate(blocks)]
@@ -155,9 +156,13 @@ class TransferDesk:
             for i, piece in enumerate(pieces):
                 await exchange.filled(arrivals[i])
                 parts.tally.bytes_in += len(piece)
+                if i + 1 == len(pieces):
+                    break
                 await to_the_end(parts.offload(partial(writer.write, piece)))
                 if i + 2 < len(pieces):
                     arrivals.append(exchange.post(pieces[i + 2]))
+            last = pieces[-1] if pieces else None
+            return await to_the_end(parts.offload(partial(self._seal, contract, writer, last)))
         except Exception as error:
             # Said before the buffers are withdrawn, which resets the exchange.
             if (refusal := refusal_of(error)) is not None and exchange.failure is None:
@@ -168,9 +173,14 @@ class TransferDesk:
                 if not arrival.cancel() and not arrival.cancelled():
                     arrival.exception()  # a second failure of the same line tells nothing new
 
-    def _seal(self, contract: Contract, writer: ShardWriter) -> SignedStorageReceipt:
-        """Publish, write down, and only then sign. Killed in between, the next start or CONSIGN does the rest."""
+    def _seal(self, contract: Contract, writer: ShardWriter, last: memoryview | None) -> SignedStorageReceipt:
+        """Write the last block, publish, write down, and only then sign.
+
+        Killed in between, the next start or CONSIGN does the rest. `last` is None when every unit was held before.
+        """
         parts = self._parts
+        if last is not None:
+            writer.write(last)
         writer.publish(encode(contract))
         parts.contracts.put(HeldContract(contract, _stored()))
         return sign_storage_receipt(contract.terms, parts.key, parts.clock.now_ms())
@@ -224,9 +234,8 @@ class TransferDesk:
         self, exchange: Exchange, request: Retrieve, held: HeldContract, begin: int, end: int, lane: Lane
     ) -> None:
         parts, root = self._parts, held.contract.terms.shard_root
-        leaves = await parts.offload(lambda: parts.shards.read_leaves(root))
         charged = spendings(request.grant)
-        await to_the_end(parts.offload(lambda: self._charge(charged, end - begin)))
+        leaves = await to_the_end(parts.offload(lambda: self._open(root, charged, end - begin)))
         sent = 0
         try:
             await exchange.reply(encode(RetrieveReady(held.contract.terms.shard_size_bytes)))
@@ -241,6 +250,11 @@ class TransferDesk:
             if sent < end - begin:
                 await to_the_end(parts.offload(lambda: self._refund(charged, end - begin - sent)))
         parts.tally.shards_out += 1
+
+    def _open(self, root: ShardRoot, budgets: tuple[Spending, ...], size_bytes: int) -> bytes:
+        leaves = self._parts.shards.read_leaves(root)
+        self._charge(budgets, size_bytes)
+        return leaves
 
     def _charge(self, budgets: tuple[Spending, ...], size_bytes: int) -> None:
         """Charge every budget of the grant's chain, or none."""
