@@ -167,5 +167,5 @@ TestMemoryShardStore = ShardMachine.TestCase
 TestMemoryShardStore.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 TestFileShardStore = FileShardMachine.TestCase
 TestFileShardStore.settings = settings(
-    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=10, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

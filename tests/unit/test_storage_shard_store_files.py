@@ -434,7 +434,7 @@ def test_a_log_never_grows_past_its_limit(store):
     assert read_all(store, shard) == shard.data
 
 
-@pytest.mark.parametrize("last_step", [1, 2, 3], ids=["first sync", "second sync", "cut"])
+@pytest.mark.parametrize("last_step", [1, 2, 3, 4], ids=["first sync", "second sync", "cut", "last sync"])
 def test_drawing_the_log_together_may_be_cut_off(store, monkeypatch, last_step):
     shard = sample()
     store_shard(store, shard)
@@ -455,10 +455,11 @@ def test_drawing_the_log_together_may_be_cut_off(store, monkeypatch, last_step):
     with monkeypatch.context() as patch:
         patch.setattr(shard_store, "sync_data", step(shard_store.sync_data))
         patch.setattr(os, "ftruncate", step(os.ftruncate))
+        patch.setattr(shard_store, "sync_file", step(shard_store.sync_file))
         with pytest.raises(Killed):
             store.append_contract(shard.root, b"newest" * 300)
-    assert steps == ["sync_data", "sync_data", "ftruncate"][:last_step]
-    assert path.stat().st_size > log + LOG_LIMIT_BYTES
+    assert steps == ["sync_data", "sync_data", "ftruncate", "sync_file"][:last_step]
+    assert (path.stat().st_size > log + LOG_LIMIT_BYTES) is (last_step < 4)
     assert store.find(shard.root).contract == b"newest" * 300
     store.append_contract(shard.root, b"last")
     assert store.find(shard.root).contract == b"last"

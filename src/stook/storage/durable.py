@@ -46,13 +46,21 @@ def opened(path: str | Path, flags: int, mode: int = 0o600) -> Iterator[int]:
 
 
 def sync_data(descriptor: int) -> None:
-    """Let a file's bytes and length reach the disk. Raises `OSError`."""
+    """Let a file's bytes, and its length if it grew, reach the disk. Raises `OSError`."""
+    if sys.platform == "darwin":
+        sync_file(descriptor)
+    else:
+        os.fdatasync(descriptor)
+
+
+def sync_file(descriptor: int) -> None:
+    """Let a file's bytes and its length, shrunk ones too, reach the disk. Raises `OSError`."""
     if sys.platform == "darwin":  # fsync there stops at the drive's cache
         import fcntl
 
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
-        os.fdatasync(descriptor)
+        os.fsync(descriptor)
 
 
 def sync_directory(path: str | Path) -> None:

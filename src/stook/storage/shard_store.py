@@ -24,7 +24,17 @@ from types import TracebackType
 from stook.errors import BugError, ConflictError, CorruptionError, EnvironmentFault, NotFoundError
 from stook.ids import ROOT_BYTES, ShardRoot
 from stook.merkle import UNIT_BYTES
-from stook.storage.durable import disk_bytes, faults, opened, read_at, remove, sync_data, sync_directory, write_at
+from stook.storage.durable import (
+    disk_bytes,
+    faults,
+    opened,
+    read_at,
+    remove,
+    sync_data,
+    sync_directory,
+    sync_file,
+    write_at,
+)
 from stook.storage.ports import StoredShard
 from stook.storage.shard_file import (
     BLOCK_BYTES,
@@ -242,14 +252,17 @@ class FileShardStore:
         Raises `NotFoundError`, `CorruptionError` when the header is damaged, `EnvironmentFault` when the disk refuses.
         """
         with self._stripe(root), self._opened(root, os.O_RDWR) as (descriptor, layout):
-            view = read_log(root, _log(descriptor, layout))
-            record = pack_log(root, contract, view.next_slot_at)
-            write_at(descriptor, record, layout.log + view.next_slot_at)
+            at = read_log(root, _log(descriptor, layout)).next_slot_at
+            record = pack_log(root, contract, at)
+            write_at(descriptor, record, layout.log + at)
             sync_data(descriptor)
-            if view.next_slot_at + len(record) > LOG_LIMIT_BYTES:
-                write_at(descriptor, pack_log(root, contract, 0), layout.log)
+            if at + len(record) > LOG_LIMIT_BYTES:
+                # First the newest at both ends and zeros between, then the cut: whatever a power cut leaves of that,
+                # no older record can be the last. The cut is synced, or the next record could stand before the old end.
+                write_at(descriptor, pack_log(root, contract, 0).ljust(at, b"\0"), layout.log)
                 sync_data(descriptor)
                 os.ftruncate(descriptor, layout.log + LOG_START_BYTES)
+                sync_file(descriptor)
 
     def erase(self, root: ShardRoot) -> int:
         """Remove the shard, published or partial, durably; the bytes freed (0: there was none). Ends an open writer."""
