@@ -1,0 +1,59 @@
+"""Seeded keys, settings and bytes: what a simulated node is made of when nobody says otherwise."""
+
+from __future__ import annotations
+
+from stook.farmer.admission import FarmerTerms
+from stook.farmer.capacity import CapacityLimits
+from stook.farmer.settings import ChoreIntervals, FarmerSettings, TransferLimits
+from stook.identity.keys import KeyTree, NodeKey, new_phrase
+from stook.ids import NetworkId
+from stook.merkle import UNIT_BYTES
+from stook.renter.agent import AgentOptions
+from stook.renter.caretaker import CareTiming
+from stook.renter.planner import Spread
+from stook.shards.geometry import Policy
+from stook.sim.dice import Dice
+
+NETWORK = NetworkId("sim.stook")
+GIB = 1 << 30
+HOUR_SECONDS = 3600.0
+CHORES = ChoreIntervals(reap_seconds=HOUR_SECONDS, scrub_seconds=24 * HOUR_SECONDS, announce_seconds=6 * HOUR_SECONDS)
+"""Rarer than in life, so that months pass in seconds; nothing simulated depends on finer steps."""
+CARE = CareTiming(
+    refresh_seconds=6 * HOUR_SECONDS,
+    cancel_seconds=HOUR_SECONDS,
+    fill_seconds=HOUR_SECONDS,
+    renew_seconds=24 * HOUR_SECONDS,
+)
+
+
+def node_key(dice: Dice) -> NodeKey:
+    """A node key that this seed always gives. It guards nothing."""
+    return NodeKey.from_secret(dice(32))
+
+
+def key_tree(dice: Dice) -> KeyTree:
+    """A person's keys, phrase and all."""
+    return KeyTree.from_phrase(new_phrase(dice(32)))
+
+
+def farmer_settings(
+    allocated_bytes: int = GIB, *, terms: FarmerTerms | None = None, chores: ChoreIntervals = CHORES
+) -> FarmerSettings:
+    """A farmer with so much room, small buffers and slow chores."""
+    return FarmerSettings(
+        capacity=CapacityLimits(allocated_bytes, min_free_disk_bytes=0),
+        terms=terms if terms is not None else FarmerTerms(),
+        transfers=TransferLimits(block_bytes=16 * UNIT_BYTES),
+        chores=chores,
+    )
+
+
+def agent_options(policy: Policy | None = None, *, spares: int = 1, spread: Spread = Spread.STRICT) -> AgentOptions:
+    """How a simulated agent places."""
+    return AgentOptions(policy=policy, spares=spares, spread=spread, care=CARE, memory_budget_bytes=16 << 20)
+
+
+def content(dice: Dice, size_bytes: int) -> bytes:
+    """Bytes to store, no two alike."""
+    return dice(size_bytes)
