@@ -131,11 +131,11 @@ class Countryside:
 class Caller:
     """Says to a farmer exactly what a test wants said, true or not."""
 
-    def __init__(self, node_key: NodeKey, endpoint: Endpoint, clock: Any) -> None:
+    def __init__(self, node_key: NodeKey, endpoint: Endpoint, clock: Any, first_serial: int = 0) -> None:
         self.key = node_key
         self.endpoint = endpoint
         self.clock = clock
-        self._serial = 0
+        self._serial = first_serial
 
     def draft(self, farm: Farm, data: bytes, **changes: object) -> Terms:
         now = self.clock.now_ms()
