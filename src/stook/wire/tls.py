@@ -119,12 +119,14 @@ class TlsStream:
     def read_into(self, buffer: memoryview) -> int:
         """Decrypt into `buffer`, one record at most; how many bytes, 0 at the end or when more ciphertext is needed."""
         try:
-            return self._object.read(len(buffer), buffer)  # type: ignore[return-value]
+            size_bytes: int = self._object.read(len(buffer), buffer)  # type: ignore[assignment]
         except ssl.SSLWantReadError:
             return 0
         except ssl.SSLZeroReturnError:
+            size_bytes = 0
+        if not size_bytes:
             self.ended = True
-            return 0
+        return size_bytes
 
     def write(self, pieces: Sequence[Buffer]) -> None:
         """Encrypt `pieces`, in order."""
