@@ -287,9 +287,13 @@ class Endpoint:
     # --- sessions ----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _deadline(self, method: str, to: Peer, seconds: float) -> AsyncIterator[list[tuple[Link, int]]]:
-        """Bound a block; a session on which nothing at all came during the whole wait is taken for dead."""
-        links: list[tuple[Link, int]] = []
+    async def _deadline(self, method: str, to: Peer, seconds: float) -> AsyncIterator[list[tuple[Link, float]]]:
+        """Bound a block; a session on which nothing at all came for half of the wait or more is taken for dead.
+
+        Not for all of it: the last bytes of an earlier exchange may still arrive on a line that has just broken.
+        """
+        loop = asyncio.get_running_loop()
+        links: list[tuple[Link, float]] = []
         try:
             async with asyncio.timeout(seconds) as deadline:
                 yield links
@@ -297,13 +301,13 @@ class Endpoint:
             if not deadline.expired():
                 raise
             error = DeadlineError(f"{method}: no end within {seconds:g} s", peer=to.node_id.hex())
-            for link, received_bytes in links:
-                if link.received_bytes == received_bytes and link.usable:
+            for link, asked_at in links:
+                if link.usable and loop.time() - max(asked_at, link.heard_at) >= seconds / 2:
                     link.abort(error)
             raise error from None
 
     async def _open(
-        self, to: Peer, method: str, payload: bytes, *, alone: bool, links: list[tuple[Link, int]]
+        self, to: Peer, method: str, payload: bytes, *, alone: bool, links: list[tuple[Link, float]]
     ) -> Exchange:
         """Open an exchange with `to`, dialling if need be, and once more if the session ends before the request."""
         if to.node_id == self.node_id:
@@ -317,9 +321,9 @@ class Endpoint:
             except NotLookedAtError:
                 if links:
                     raise
-                links.append((link, -1))
+                links.append((link, float("inf")))
                 continue
-            links.append((link, link.received_bytes))
+            links.append((link, asyncio.get_running_loop().time()))
             return exchange
 
     def _accept(self, connection: Connection) -> Receiver | None:

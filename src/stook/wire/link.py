@@ -76,7 +76,6 @@ class Link:
         self.writable = True
         self.request_bytes = 0
         """Request payloads that handlers hold now."""
-        self.received_bytes = 0
         self._written_bytes = 0
         self.failure: PeerError | None = None
         self._owner = owner
@@ -88,7 +87,7 @@ class Link:
         self._slots: list[asyncio.Future[None]] = []
         self._flushing = False
         self._gone = False
-        self.idle_since = self._loop.time()
+        self.idle_since = self.heard_at = self._loop.time()
         self._timer = self._loop.call_later(self.limits.handshake_seconds, self._on_handshake_deadline)
 
     # --- for the endpoint --------------------------------------------------------------------------------------------
@@ -193,7 +192,7 @@ class Link:
 
     def received(self, size_bytes: int) -> None:
         """Bytes came: act on what they mean."""
-        self.received_bytes += size_bytes
+        self.heard_at = self._loop.time()
         events = self.session.received(size_bytes, self.now_ms())
         if events:
             for event in events:
