@@ -21,7 +21,8 @@ class Pool:
     def __init__(self, limits: Limits, dial: Dial) -> None:
         self._limits = limits
         self._dial = dial
-        self._links: set[Link] = set()
+        # In the order they were made: a simulation of one seed must always take the same steps.
+        self._links: dict[Link, None] = {}
         self._by_peer: dict[NodeId, list[Link]] = {}
         self._dialling: dict[NodeId, asyncio.Task[Link]] = {}
 
@@ -55,7 +56,7 @@ class Pool:
 
     def add(self, link: Link) -> None:
         """A connection was made."""
-        self._links.add(link)
+        self._links[link] = None
 
     def opened(self, link: Link) -> None:
         """A link's peer is known and may be called over it. Beyond the bound per peer, its oldest link is retired."""
@@ -66,7 +67,7 @@ class Pool:
 
     def closed(self, link: Link) -> None:
         """A link's connection is gone."""
-        self._links.discard(link)
+        self._links.pop(link, None)
         links = self._by_peer.get(link.peer_id, [])
         if link in links:
             links.remove(link)
