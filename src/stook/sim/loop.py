@@ -82,12 +82,36 @@ class _JumpingSelector(selectors.BaseSelector):
         self._inner.close()
 
 
+class _NumberedTask(asyncio.Task[T]):
+    """A task that sets order by its number, not by its address in memory: task groups cancel in the order of a set."""
+
+    def __init__(self, main: Any, number: int, **options: Any) -> None:
+        self.number = number
+        super().__init__(main, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class _NumberedFuture(asyncio.Future[T]):
+    """The same for futures."""
+
+    def __init__(self, number: int, **options: Any) -> None:
+        self.number = number
+        super().__init__(**options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio loop whose `time` jumps; everything asyncio offers works in it but threads."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector(self._who_waits)
+        self._made = 0
         super().__init__(self._jumping)
+        self.set_task_factory(self._number_task)
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -100,6 +124,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         raise SimulationError(
             f"{func!r} was given to a thread; virtual time would run away from it: inject stook.sim.loop.InlineOffload"
         )
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """A future of this loop."""
+        self._made += 1
+        return _NumberedFuture(self._made, loop=self)
+
+    def _number_task(self, loop: asyncio.AbstractEventLoop, main: Any, **options: Any) -> asyncio.Task[Any]:
+        self._made += 1
+        return _NumberedTask(main, self._made, loop=loop, **options)
 
     def _who_waits(self) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=asyncio.Task.get_name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
@@ -89,14 +88,14 @@ class Testnet:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        story = self.story()
         await self._stop()
         if error is not None:
-            error.add_note(self.story())
-            print(self.story(), file=sys.stderr)  # noqa: T201 - a hang or a kill loses the note
+            error.add_note(story)
         elif self.world.errors:
             where, bug = self.world.errors[0]
             failure = SimulationError(f"{len(self.world.errors)} bugs, the first in {where}: {bug!r}")
-            failure.add_note(self.story())
+            failure.add_note(story)
             raise failure from bug
 
     async def _stop(self) -> None:
