@@ -15,7 +15,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from stook.errors import ConfigError
+from stook.errors import ConfigError, UserError
+from stook.identity.contact import ContactUri
+from stook.shards.geometry import Policy
 
 CONFIG_NAME = "config.toml"
 DEFAULT_NETWORK = "local"
@@ -32,7 +34,9 @@ _SIZE_UNITS = {
     "tib": 2**40,
 }
 _DURATION_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
-_NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*\Z")
+_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]*)\s*\Z")
+"""Twenty digits hold every size there is; without a bound, reading the number could take for ever."""
+_NODE_ID = re.compile(r"[0-9A-Fa-f]{40}\Z")
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 
@@ -111,7 +115,7 @@ def _quantity(text: str, units: dict[str, int], what: str) -> int:
     match = _NUMBER_AND_UNIT.match(text)
     if match is None or match[2].lower() not in units:
         known = ", ".join(unit for unit in units if unit)
-        raise ConfigError(f"{text!r} is no {what}: write a number and one of {known}")
+        raise ConfigError(f"{text[:80]!r} is no {what}: write a number and one of {known}")
     whole, _, fraction = match[1].partition(".")
     scale = units[match[2].lower()]
     return int(whole + fraction) * scale // int("1" + "0" * len(fraction))
@@ -130,8 +134,8 @@ def parse_duration_ms(text: str) -> int:
 def parse_address(text: str) -> tuple[str, int]:
     """Host and port from ``host:port`` or ``[v6]:port``. Raises `ConfigError`."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"{text!r} is no address: write host:port")
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise ConfigError(f"{text[:300]!r} is no address: write host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -139,10 +143,19 @@ def load_settings(home: Path) -> Settings:
     """The settings of the node in `home`. Raises `ConfigError` naming the file, the setting and what is wrong."""
     path = home / CONFIG_NAME
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{home} holds no node yet: run `stook init` or `stook farm init` first") from None
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return _parse(path, text)
+
+
+def _parse(path: Path, text: str) -> Settings:
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Besides its own error the parser lets out those of numbers too long and of lists nested too deep.
         raise ConfigError(f"{path}: {error}") from None
     try:
         settings = msgspec.convert(raw, Settings)
@@ -163,13 +176,21 @@ def _check_quantities(path: Path, settings: Settings) -> None:
             parse_duration_ms(duration)
         for address in (node.listen, *node.advertise):
             parse_address(address)
-    except ConfigError as error:
+        for uri in node.seeds:
+            ContactUri.parse(uri)
+        for renter in farm.allowed_renters:
+            if not _NODE_ID.match(renter):
+                raise ConfigError(f"allowed_renters: {renter!r} is no node id, which has 40 hex digits")
+        if rent.code:
+            Policy.parse(rent.code)
+    except UserError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
 def _toml_value(value: object) -> str:
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        # TOML escapes as JSON does, and DEL besides.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     return str(value)
@@ -186,12 +207,21 @@ def render_settings(sections: dict[str, msgspec.Struct]) -> str:
 
 
 def write_settings(home: Path, sections: dict[str, msgspec.Struct]) -> None:
-    """Write a new ``config.toml`` into `home`. Raises `ConfigError` when there is one already."""
+    """Write a new ``config.toml`` into `home`.
+
+    Raises `ConfigError` when there is one already, or, writing nothing, when a setting is not one that loads.
+    """
     path = home / CONFIG_NAME
+    text = render_settings(sections)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{path}: a setting holds bytes that are no text (UTF-8)") from None
+    _parse(path, text)
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(render_settings(sections))
+        with path.open("xb") as file:
+            file.write(content)
     except FileExistsError:
         raise ConfigError(f"{path} exists already: this home holds a node") from None
     except OSError as error:

@@ -16,7 +16,7 @@ def test_sizes(text: str, expected: int) -> None:
     assert parse_size(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1", "1 parsec", "1.2.3 MB", "1e9", "٣ GiB x"])
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "1 parsec", "1.2.3 MB", "1e9", "٣ GiB x", "٣ GiB", "9" * 5000])
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError, match="no size"):
         parse_size(text)
@@ -30,7 +30,7 @@ def test_durations(text: str, expected: int) -> None:
 def test_addresses() -> None:
     assert parse_address("example.org:7071") == ("example.org", 7071)
     assert parse_address("[::1]:7071") == ("::1", 7071)
-    for bad in ("example.org", "example.org:", "example.org:99999", "x:-1", "x:٣"):
+    for bad in ("example.org", "example.org:", "example.org:99999", "x:-1", "x:٣", "x:" + "1" * 5000):
         with pytest.raises(ConfigError, match="host:port"):
             parse_address(bad)
 
@@ -48,7 +48,12 @@ def test_a_home_without_settings_says_what_to_run(tmp_path: Path) -> None:
         ("[node]\nlisten = 'nowhere'", "nowhere"),
         ("[node]\nnetwork = 'UPPER'", "network"),
         ("[rent]\nspread = 'wide'", "spread"),
+        ("[rent]\ncode = '10/4'", "policy"),
+        ("[node]\nseeds = ['here']", "stook://"),
+        ("[farm]\nallowed_renters = ['me']", "allowed_renters"),
         ("not toml at all", "config.toml"),
+        pytest.param("a = " + "[" * 5000, "recursion|nested", id="nested too deep"),
+        pytest.param("a = " + "9" * 5000, "config.toml", id="number too long"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, text: str, word: str) -> None:
@@ -61,3 +66,17 @@ def test_an_existing_node_is_never_overwritten(tmp_path: Path) -> None:
     write_settings(tmp_path, {"farm": FarmSettings()})
     with pytest.raises(ConfigError, match="exists already"):
         write_settings(tmp_path, {"farm": FarmSettings()})
+
+
+@pytest.mark.parametrize("operator", ["", '"\\', "Zoë\x7f\x00\n\u2028", "]\n[node]", "\U0001f9a2"])
+def test_whatever_is_written_is_read_back(tmp_path: Path, operator: str) -> None:
+    farm = FarmSettings(operator=operator)
+    write_settings(tmp_path, {"farm": farm})
+    assert load_settings(tmp_path).farm == farm
+
+
+@pytest.mark.parametrize("farm", [FarmSettings(operator="\udcff"), FarmSettings(capacity="lots")])
+def test_nothing_is_written_that_does_not_load(tmp_path: Path, farm: FarmSettings) -> None:
+    with pytest.raises(ConfigError, match="config.toml"):
+        write_settings(tmp_path, {"farm": farm})
+    assert not list(tmp_path.iterdir())

@@ -113,6 +113,19 @@ def test_a_renewal_the_file_missed_is_written_to_it(shards, index):
     assert fsck.check(shards, index).clean
 
 
+def test_a_file_whose_contract_and_data_are_both_spoiled_is_not_called_sound(shards, index):
+    """Found by fuzzing: the record was restored from the index over data that nobody had looked at."""
+    contracts = hold(shards, index, 2)
+    edit(shards, SHARDS[1], LAYOUT.log, bytes(4096))
+    edit(shards, SHARDS[1], LAYOUT.unit_at(1), b"rot")
+    mended = fsck.mend(shards, index, fsck.check(shards, index))
+    assert mended.lost == (held(contracts[1], ContractState.LOST),)
+    assert [damage.kind for damage in mended.quarantined] == [DamageKind.NO_CONTRACT]
+    report = fsck.check(shards, index, deep=True)
+    assert report.clean
+    assert report.shard_count == 1
+
+
 def test_a_missing_shard_is_a_loss(shards, index):
     contracts = hold(shards, index, 3)
     os.unlink(shards.path_of(SHARDS[1].root))

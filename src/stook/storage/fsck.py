@@ -142,7 +142,9 @@ def _restore(shards: FileShardStore, contracts: ContractStore, root: ShardRoot, 
             if found is not None and _contract_of(found) is not None:
                 return True
         case DamageKind.NO_CONTRACT | DamageKind.WRONG_CONTRACT:
-            pass
+            # Whatever spoiled the contract may have spoiled the data too, and only one damage is reported of a file.
+            if shards.bad_units(root):
+                return False
         case _:
             return False
     if held is None or held.state is not ContractState.ACTIVE:
