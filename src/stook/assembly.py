@@ -12,7 +12,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -23,21 +23,29 @@ import msgspec
 import structlog
 
 from stook import config
-from stook.config import FarmSettings, NodeSettings, Settings
+from stook.config import FarmSettings, NodeSettings, RentSettings, Settings
 from stook.contracts.contract import Settlement
-from stook.errors import BugError, ConfigError, ReasonCode, RefusedError
+from stook.errors import BugError, ConfigError, CorruptionError, ReasonCode, RefusedError
 from stook.farmer.admission import FarmerTerms
 from stook.farmer.capacity import CapacityLimits
 from stook.farmer.service import Farmer
 from stook.farmer.settings import ChoreIntervals, FarmerSettings, TransferLimits
 from stook.identity.contact import Address, AddressKind, ContactUri, sign_contact
-from stook.identity.keys import NodeKey
+from stook.identity.keys import NodeKey, phrase_entropy
 from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_secrets, save_secrets
 from stook.identity.pow import solve_puzzle
 from stook.ids import NetworkId, NodeId, PublicKey
 from stook.overlay.contact_book import BookLimits, ContactBook
+from stook.renter.agent import AgentOptions, LocalAgent
+from stook.renter.client import Client
+from stook.renter.planner import Spread
+from stook.shards.erasure import Codec, load_codec
+from stook.shards.geometry import Policy
 from stook.storage import fsck
+from stook.storage.agent_store import SqlAgentStore
+from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore, set_aside
+from stook.storage.database import copy_database
 from stook.storage.shard_store import FileShardStore
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 from stook.wire.limits import Limits
@@ -45,6 +53,8 @@ from stook.wire.tcp import TcpCarrier
 
 KEY_FILE = "keys.stook"
 CONTRACTS_FILE = "contracts.db"
+AGENT_FILE = "agent.db"
+CATALOG_FILE = "catalog.db"
 STATUS_METHOD = "STATUS"
 """Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
 OPERATOR_KEY = (1, 0)
@@ -213,6 +223,9 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
         stack.callback(offload.close)
         shards = stack.enter_context(FileShardStore(home))
         contracts = stack.enter_context(SqliteContractStore(home / CONTRACTS_FILE))
+        if contracts.is_new:
+            # A lost index beside shards: the shard files carry their contracts.
+            await offload(lambda: fsck.rebuild(shards, contracts))
         limits = _limits(settings.node, settings.farm.upload_limit, settings.farm.download_limit)
         endpoint = _endpoint(key, settings.node, limits, clock)
         stack.push_async_callback(endpoint.close)
@@ -275,6 +288,15 @@ async def farmer_status(home: Path, *, passphrase: str | None = None) -> dict[st
     return status
 
 
+def _set_aside_if_damaged(path: Path) -> None:
+    """A sound index knows things the shard files do not (reservations, spending), so only a damaged one goes."""
+    try:
+        with SqliteContractStore(path) as contracts:
+            contracts.verify()
+    except CorruptionError:
+        set_aside(path)
+
+
 def check_farmer_home(home: Path, *, deep: bool, rebuild: bool) -> dict[str, Any]:
     """Compare the index of a farmer that does not run with its shard files; with `rebuild` make the index anew.
 
@@ -283,8 +305,8 @@ def check_farmer_home(home: Path, *, deep: bool, rebuild: bool) -> dict[str, Any
     config.load_settings(home)
     path = home / CONTRACTS_FILE
     with FileShardStore(home) as shards:
-        if rebuild and path.exists():
-            set_aside(path)
+        if rebuild:
+            _set_aside_if_damaged(path)
         with SqliteContractStore(path) as contracts:
             report = fsck.check(shards, contracts, deep=deep)
             result: dict[str, Any] = {
@@ -308,6 +330,141 @@ def check_farmer_home(home: Path, *, deep: bool, rebuild: bool) -> dict[str, Any
     return result
 
 
-def seeds_of(settings: Settings) -> Sequence[Peer]:
-    """The peers a node enters the network by."""
-    return [peer_of(uri) for uri in settings.node.seeds]
+# ----------------------------------------------------------------------------------------------------------- renter
+
+
+def create_renter_home(
+    home: Path, node: NodeSettings, rent: RentSettings, *, phrase: str | None = None, passphrase: str | None = None
+) -> str:
+    """Make a new renter's home from fresh words, or from a phrase typed in; returns the 24 words.
+
+    Raises `PhraseError`, or `ConfigError` when the home holds a node already.
+    """
+    if phrase is None:
+        secrets = new_owner_secrets(node.network)
+    else:
+        entropy = phrase_entropy(phrase)
+        secrets = OwnerSecrets(OWNER_SECRETS_VERSION, NetworkId(node.network), entropy, "")
+    config.write_settings(home, {"node": with_puzzle(node, secrets.tree().node_key()), "rent": rent})
+    save_secrets(home / KEY_FILE, secrets, entropy=system_entropy, passphrase=passphrase)
+    return secrets.phrase()
+
+
+def _agent_options(rent: RentSettings) -> AgentOptions:
+    return AgentOptions(
+        policy=Policy.parse(rent.code) if rent.code else None,
+        spares=rent.spares,
+        spread=Spread(rent.spread),
+        contract_duration_ms=config.parse_duration_ms(rent.contract_duration),
+        max_storage_price_per_gib_hour=rent.max_storage_price_per_gib_hour,
+        max_download_price_per_gib=rent.max_download_price_per_gib,
+    )
+
+
+@asynccontextmanager
+async def _agent_parts(
+    home: Path, settings: Settings, key: NodeKey, mask_root: bytes
+) -> AsyncIterator[tuple[LocalAgent, Endpoint, ThreadOffload, Codec]]:
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        offload = ThreadOffload(3, "stook-work")
+        stack.callback(offload.close)
+        store = await offload(lambda: SqlAgentStore.open(home / AGENT_FILE))
+        stack.callback(store.close)
+        limits = _limits(settings.node, settings.rent.upload_limit, settings.rent.download_limit)
+        endpoint = _endpoint(key, settings.node, limits, clock)
+        stack.push_async_callback(endpoint.close, grace_seconds=1)
+        codec = load_codec()
+        log = structlog.get_logger("stook.agent")
+        agent = LocalAgent(
+            endpoint=endpoint,
+            key=key,
+            network=NetworkId(settings.node.network),
+            mask_root=mask_root,
+            store=store,
+            clock=clock,
+            entropy=system_entropy,
+            offload=offload,
+            codec=codec,
+            seeds=[peer_of(uri) for uri in settings.node.seeds],
+            options=_agent_options(settings.rent),
+            on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
+        )
+        await agent.open()
+        stack.push_async_callback(agent.aclose)
+        yield agent, endpoint, offload, codec
+
+
+@dataclass(frozen=True, slots=True)
+class Renter:
+    """A renter that is open: both halves, on one endpoint."""
+
+    client: Client
+    agent: LocalAgent
+    settings: Settings
+
+
+@asynccontextmanager
+async def open_renter(home: Path, *, passphrase: str | None = None, refresh: bool = True) -> AsyncIterator[Renter]:
+    """Both halves of the renter in `home`, until the block ends. With `refresh` the farmers known are asked first.
+
+    Raises `ConfigError`, `PassphraseNeededError`, `WrongPassphraseError`.
+    """
+    settings = config.load_settings(home)
+    tree = load_owner(home, passphrase).tree()
+    key = tree.node_key()
+    async with AsyncExitStack() as stack:
+        parts = _agent_parts(home, settings, key, tree.mask_root())
+        agent, endpoint, offload, codec = await stack.enter_async_context(parts)
+        catalog = await offload(lambda: SqlCatalog.open(home / CATALOG_FILE))
+        stack.callback(catalog.close)
+        client = Client(
+            agent=agent,
+            endpoint=endpoint,
+            node_key=key.public_key,
+            network=NetworkId(settings.node.network),
+            content_root=tree.content_root(),
+            catalog=catalog,
+            clock=SystemClock(),
+            entropy=system_entropy,
+            offload=offload,
+            codec=codec,
+            memory_budget_bytes=config.parse_size(settings.rent.memory_budget),
+        )
+        stack.push_async_callback(client.aclose)
+        if refresh:
+            await agent.refresh()
+        yield Renter(client, agent, settings)
+
+
+def load_agent_keys(home: Path, passphrase: str | None) -> tuple[NodeKey, bytes]:
+    """The node key and mask root in `home`, whether it holds an owner's secrets or an exported credential."""
+    secrets = load_secrets(home / KEY_FILE, passphrase=passphrase)
+    if isinstance(secrets, OwnerSecrets):
+        tree = secrets.tree()
+        return tree.node_key(), tree.mask_root()
+    return secrets.node_key(), secrets.mask_root
+
+
+@asynccontextmanager
+async def open_agent(home: Path, *, passphrase: str | None = None) -> AsyncIterator[LocalAgent]:
+    """The half without content keys, until the block ends. The home may hold an exported credential alone."""
+    settings = config.load_settings(home)
+    key, mask_root = load_agent_keys(home, passphrase)
+    async with _agent_parts(home, settings, key, mask_root) as (agent, _endpoint, _offload, _codec):
+        await agent.refresh()
+        yield agent
+
+
+def export_agent(home: Path, target: Path, *, passphrase: str | None, new_passphrase: str | None) -> None:
+    """Write a home for `stook agent run` elsewhere: credential, settings, and what the agent knows; no content keys.
+
+    Raises `ConflictError` when `target` holds keys already.
+    """
+    settings = config.load_settings(home)
+    secrets = load_owner(home, passphrase)
+    credential = secrets.tree().agent_credential(NetworkId(settings.node.network))
+    save_secrets(target / KEY_FILE, credential, entropy=system_entropy, passphrase=new_passphrase)
+    config.write_settings(target, {"node": settings.node, "rent": settings.rent})
+    if (home / AGENT_FILE).exists():
+        copy_database(home / AGENT_FILE, target / AGENT_FILE)

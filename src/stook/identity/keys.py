@@ -166,6 +166,11 @@ def new_phrase(entropy: bytes) -> str:
     return _words().to_mnemonic(entropy)
 
 
+def phrase_entropy(text: str) -> bytes:
+    """The 32 bytes that a typed phrase stands for: the inverse of `new_phrase`. Raises `PhraseError`."""
+    return bytes(_words().to_entropy(parse_phrase(text)))
+
+
 def parse_phrase(text: str) -> str:
     """The phrase that a person typed, in the one form that derivation accepts.
 

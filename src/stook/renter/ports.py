@@ -225,6 +225,8 @@ class Item:
     open: Callable[[], Source]
     size_bytes: int | None = None
     modified_ms: int = 0
+    mode: int = 0o644
+    """Permission bits to remember."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -195,6 +195,21 @@ def _faults(path: Path) -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------------ what the dialects say differently
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """A consistent copy of an embedded database that may be in use, made by SQLite's own backup.
+
+    Raises `ConflictError` when `target` exists, `EnvironmentFault` when either cannot be used.
+    """
+    if target.exists():
+        raise ConflictError(f"{target} exists already")
+    try:
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+            old.backup(new)
+    except (OSError, sqlite3.Error) as error:
+        raise EnvironmentFault(f"cannot copy {source} to {target}: {error}") from error
 
 
 def upsert(connection: Connection, table: Table, *, newer: str | None = None) -> Insert:

@@ -1,0 +1,336 @@
+"""The half of a renter that holds the content keys: buckets, objects, names.
+
+Everything a person does with their files goes through `Client`; it talks to farmers for the bytes and to an `Agent` for
+everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from stook.clock import Clock, Entropy, Offload
+from stook.errors import NotFoundError
+from stook.ids import NetworkId, PublicKey
+from stook.renter.download import Downloader, Target, locate_range, whole
+from stook.renter.fetch import Fetcher
+from stook.renter.files import BytesSink
+from stook.renter.meter import Meter
+from stook.renter.mill import Mill
+from stook.renter.ports import Agent, AgentStatus, Item, OnProgress, Sink
+from stook.renter.push import Pusher
+from stook.renter.slots import DEFAULT_BUDGET_BYTES, SlotPool
+from stook.renter.upload import Uploaded, Uploader
+from stook.renter.vault import Vault
+from stook.shards.erasure import Codec
+from stook.shards.pointer import ObjectRecord
+from stook.storage.renter_ports import (
+    Bucket,
+    BucketTotals,
+    Catalog,
+    Listing,
+    ObjectEntry,
+    ObjectSummary,
+)
+from stook.wire.endpoint import Endpoint
+
+_PAGE = 500
+_GARBAGE_PAGE = 1000
+_GET_PAGE = 2000
+STALE_UPLOAD_MS = 7 * 24 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStat:
+    """Everything the owner may know of one object."""
+
+    bucket: str
+    name: str
+    version: int
+    size_bytes: int
+    modified_ms: int
+    mode: int
+    content_hash: bytes
+    segments: tuple[SegmentStat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentStat:
+    """One segment of an object: its code, and how many farmers hold a receipted shard of it."""
+
+    segment_id: bytes
+    k: int
+    n: int
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenterStatus:
+    """Sums over everything stored."""
+
+    buckets: Mapping[str, BucketTotals]
+    agent: AgentStatus
+
+
+class Client:
+    """Stores and fetches objects. Use it on one event loop; `aclose` it before the endpoint closes."""
+
+    def __init__(
+        self,
+        *,
+        agent: Agent,
+        endpoint: Endpoint,
+        node_key: PublicKey,
+        network: NetworkId,
+        content_root: bytes,
+        catalog: Catalog,
+        clock: Clock,
+        entropy: Entropy,
+        offload: Offload,
+        codec: Codec,
+        memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+    ) -> None:
+        self._agent = agent
+        self._node_key = node_key
+        self._catalog = catalog
+        self._clock = clock
+        self._entropy = entropy
+        self._offload = offload
+        self._vault = Vault(content_root, network, entropy)
+        slots = SlotPool(memory_budget_bytes)
+        self._mill = Mill(
+            agent=agent,
+            pusher=Pusher(agent=agent, endpoint=endpoint, node_key=node_key, clock=clock),
+            vault=self._vault,
+            slots=slots,
+            codec=codec,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+        )
+        self._uploader = Uploader(
+            agent=agent,
+            node_key=node_key,
+            mill=self._mill,
+            slots=slots,
+            vault=self._vault,
+            catalog=catalog,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+        )
+        self._downloader = Downloader(
+            agent=agent,
+            node_key=node_key,
+            fetcher=Fetcher(agent=agent, endpoint=endpoint, clock=clock, offload=offload),
+            slots=slots,
+            vault=self._vault,
+            catalog=catalog,
+            codec=codec,
+            offload=offload,
+        )
+
+    async def aclose(self) -> None:
+        """Stop what still runs behind: shards beyond the durable ones are then the agent's to fill."""
+        await self._mill.aclose()
+
+    # --- buckets -----------------------------------------------------------------------------------------------------
+
+    async def make_bucket(self, name: str) -> Bucket:
+        """Create a bucket. Raises `ConflictError` when the name is taken, `UserError` when it is no name."""
+        bucket = Bucket(name, self._entropy(16), self._entropy(32), self._clock.now_ms())
+        await self._offload(lambda: self._catalog.create_bucket(bucket))
+        return bucket
+
+    async def remove_bucket(self, name: str) -> None:
+        """Remove an empty bucket. Raises `NotFoundError`, or `ConflictError` while it holds objects."""
+        await self._offload(lambda: self._catalog.delete_bucket(name))
+        await self.collect_garbage()
+
+    async def buckets(self) -> list[Bucket]:
+        """All buckets by name."""
+        return await self._offload(self._catalog.buckets)
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    async def put(self, bucket: str, item: Item, *, on_progress: OnProgress | None = None) -> Uploaded:
+        """Store one object, whatever was there before; returns when it is durable.
+
+        Raises `NotEnoughError` when too few farmers took shards; nothing is visible then, and running it again goes on.
+        """
+        return await self.put_many(bucket, [item], on_progress=on_progress, again=True)
+
+    async def put_many(
+        self,
+        bucket: str,
+        items: Iterable[Item],
+        *,
+        on_progress: OnProgress | None = None,
+        bytes_total: int | None = None,
+        again: bool = False,
+    ) -> Uploaded:
+        """Store many objects; returns when all are durable.
+
+        Those whose size and time the catalog has already are left alone, unless `again`. Objects that were committed
+        before an error stay.
+        """
+        found = await self._offload(lambda: self._catalog.bucket(bucket))
+        meter = Meter(on_progress, bytes_total)
+        try:
+            return await self._uploader.put(found, self._pages(items), meter, again=again)
+        finally:
+            await self.collect_garbage()
+
+    async def _pages(self, items: Iterable[Item]) -> AsyncIterator[Sequence[Item]]:
+        # Walking a directory blocks, so it is done off the loop.
+        iterator = iter(items)
+        while page := await self._offload(lambda: list(islice(iterator, _PAGE))):
+            yield page
+
+    async def settle(self) -> None:
+        """Wait until every segment has its n shards, as far as farmers allow."""
+        await self._mill.settle()
+        await self._agent.settle()
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    async def get(
+        self,
+        bucket: str,
+        name: str,
+        sink: Sink,
+        *,
+        begin: int = 0,
+        end: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        """Bring bytes `begin` to `end` (the whole, unless given) of one object to `sink`, verified.
+
+        Raises `NotFoundError`, or `NotEnoughError` when too few farmers give true bytes.
+        """
+        entry, record = await self._record(bucket, name)
+        label = f"{bucket}/{name}"
+        first, stop = locate_range(label, entry.size_bytes, begin, end)
+        await self._downloader.get([Target(label, record, sink, first, stop)], Meter(on_progress, stop - first))
+
+    async def read(self, bucket: str, name: str, *, begin: int = 0, end: int | None = None) -> bytes:
+        """Bytes `begin` to `end` of one object, in memory. Raises as `get`."""
+        sink = BytesSink()
+        await self.get(bucket, name, sink, begin=begin, end=end)
+        return sink.data or b""
+
+    async def get_many(
+        self,
+        bucket: str,
+        names: Iterable[str],
+        sink_of: Callable[[str], Sink],
+        *,
+        on_progress: OnProgress | None = None,
+        bytes_total: int | None = None,
+    ) -> int:
+        """Bring many objects to the sinks that `sink_of` makes for their names; how many there were.
+
+        Objects that share segments are fetched together. Raises `NotFoundError` naming the first that is missing.
+        """
+        found = await self._offload(lambda: self._catalog.bucket(bucket))
+        meter = Meter(on_progress, bytes_total)
+        iterator, count = iter(names), 0
+        while page := await self._offload(lambda: list(islice(iterator, _GET_PAGE))):
+            targets = await self._offload(lambda page=page: self._targets(found, page, sink_of))  # type: ignore[misc]
+            await self._downloader.get(targets, meter)
+            count += len(page)
+        return count
+
+    def _targets(self, bucket: Bucket, names: Sequence[str], sink_of: Callable[[str], Sink]) -> list[Target]:
+        entries = self._catalog.get_many(bucket.name, names)
+        targets = []
+        for name in names:
+            if name not in entries:
+                raise NotFoundError(f"there is no {bucket.name}/{name}")
+            record = self._vault.open_object(bucket, entries[name])
+            targets.append(whole(f"{bucket.name}/{name}", record, sink_of(name)))
+        return targets
+
+    async def _record(self, bucket: str, name: str) -> tuple[ObjectEntry, ObjectRecord]:
+        def work() -> tuple[ObjectEntry, ObjectRecord]:
+            found = self._catalog.bucket(bucket)
+            entry = self._catalog.get(bucket, name)
+            if entry is None:
+                raise NotFoundError(f"there is no {bucket}/{name}")
+            return entry, self._vault.open_object(found, entry)
+
+        return await self._offload(work)
+
+    # --- looking and removing ----------------------------------------------------------------------------------------
+
+    async def list_objects(
+        self, bucket: str, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
+    ) -> Listing:
+        """One page of names in byte order. Raises `NotFoundError` without the bucket."""
+        return await self._offload(
+            lambda: self._catalog.list_objects(bucket, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+        )
+
+    async def walk(self, bucket: str, *, prefix: str = "") -> AsyncIterator[ObjectSummary]:
+        """Every object whose name begins with `prefix`, in byte order."""
+        after = ""
+        while True:
+            page = await self.list_objects(bucket, prefix=prefix, after=after, limit=_PAGE)
+            for summary in page.objects:
+                yield summary
+            if page.next_after is None:
+                return
+            after = page.next_after
+
+    async def stat(self, bucket: str, name: str) -> ObjectStat:
+        """All about one object, its segments' health included. Raises `NotFoundError`."""
+        entry, record = await self._record(bucket, name)
+        located = await self._agent.locate(entry.segment_ids, self._node_key)
+        segments = await self._offload(lambda: self._catalog.segments(entry.segment_ids))
+        return ObjectStat(
+            bucket=bucket,
+            name=name,
+            version=entry.version,
+            size_bytes=entry.size_bytes,
+            modified_ms=entry.modified_ms,
+            mode=record.mode,
+            content_hash=entry.content_hash,
+            segments=tuple(
+                SegmentStat(
+                    segment_id=segment_id,
+                    k=segments[segment_id].k,
+                    n=located[segment_id].facts.policy.n if segment_id in located else segments[segment_id].total,
+                    stored=len(located[segment_id].tickets) if segment_id in located else 0,
+                )
+                for segment_id in entry.segment_ids
+            ),
+        )
+
+    async def remove(self, bucket: str, names: Iterable[str]) -> frozenset[str]:
+        """Delete objects; the names that existed. Their shards are erased at the farmers by the agent, behind.
+
+        Raises `NotFoundError` without the bucket.
+        """
+        wanted = list(names)
+        gone = await self._offload(lambda: self._catalog.delete_many(bucket, wanted))
+        await self.collect_garbage()
+        return gone
+
+    async def status(self) -> RenterStatus:
+        """Sums over everything."""
+        names = [bucket.name for bucket in await self.buckets()]
+        totals = await self._offload(lambda: {name: self._catalog.totals(name) for name in names})
+        return RenterStatus(totals, await self._agent.status())
+
+    async def collect_garbage(self) -> int:
+        """Give up segments that no object refers to any more, and uploads left behind long ago; how many segments."""
+        count = 0
+        before = self._clock.now_ms() - STALE_UPLOAD_MS
+        for upload in await self._offload(lambda: self._catalog.stale_uploads(before, _GARBAGE_PAGE)):
+            await self._offload(lambda upload=upload: self._catalog.abandon_upload(upload.upload_id))  # type: ignore[misc]
+        while page := await self._offload(lambda: self._catalog.garbage(_GARBAGE_PAGE)):
+            await self._agent.release(page)
+            await self._offload(lambda page=page: self._catalog.confirm_released(page))  # type: ignore[misc]
+            count += len(page)
+        return count

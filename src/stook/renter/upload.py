@@ -1,0 +1,428 @@
+"""A batch of objects on its way out: read, cut, bundle, send, and commit what is durable.
+
+One reader goes through the items in order; segments are sealed and sent side by side within the memory budget; an
+object is committed to the catalog, together with others that are ready, as soon as its last segment is durable
+(`docs/protocol/upload.md`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from stook.clock import Clock, Entropy, Offload
+from stook.errors import UserError
+from stook.hashing import Tag, tagged_hash
+from stook.ids import PublicKey, SegmentId
+from stook.renter.bundle import Bundle
+from stook.renter.meter import Meter
+from stook.renter.mill import Mill, Reuse
+from stook.renter.ports import Agent, Item, PlacementPolicy, Source
+from stook.renter.slots import Slot, SlotPool
+from stook.renter.tasks import Tasks
+from stook.renter.vault import Vault
+from stook.shards.geometry import (
+    SMALL_OBJECT_BYTES,
+    Plan,
+    SegmentShape,
+    largest_shape,
+    plan,
+    plan_rest,
+)
+from stook.shards.pipeline import plain_hash
+from stook.shards.pointer import MAX_EXTENTS, POINTER_VERSION, Extent, ObjectRecord, content_hash
+from stook.storage.renter_ports import (
+    Bucket,
+    Catalog,
+    ObjectEntry,
+    SegmentEntry,
+    Upload,
+    VersionConflictError,
+)
+
+_LOOK_AHEAD = 500
+_COMMIT_TRIES = 5
+_UPLOAD_ID_BYTES = 16
+
+
+@dataclass(eq=False, slots=True)
+class _Growing:
+    """One object that is being stored. Extents are filled in as their segments become durable."""
+
+    item: Item
+    modified_ms: int = 0
+    extents: list[Extent | None] = field(default_factory=list)
+    read: bool = False
+    upload_id: bytes | None = None
+    earlier: Mapping[int, SegmentEntry] = field(default_factory=dict)
+    size_bytes: int = 0
+
+    def room(self) -> int:
+        """A place for one more extent. Raises `UserError` beyond what a record holds."""
+        if len(self.extents) == MAX_EXTENTS:
+            raise UserError(f"{self.item.name} is too large: an object has at most {MAX_EXTENTS} segments")
+        self.extents.append(None)
+        return len(self.extents) - 1
+
+    @property
+    def ready(self) -> bool:
+        """Whether every byte is durable."""
+        return self.read and None not in self.extents
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What came of a batch."""
+
+    stored: int
+    unchanged: int
+    size_bytes: int
+
+
+class Uploader:
+    """Stores batches into buckets. One may run at a time per instance of `_Batch`; instances share slots and mill."""
+
+    def __init__(
+        self,
+        *,
+        agent: Agent,
+        node_key: PublicKey,
+        mill: Mill,
+        slots: SlotPool,
+        vault: Vault,
+        catalog: Catalog,
+        clock: Clock,
+        entropy: Entropy,
+        offload: Offload,
+    ) -> None:
+        self.agent = agent
+        self.node_key = node_key
+        self.mill = mill
+        self.slots = slots
+        self.vault = vault
+        self.catalog = catalog
+        self.clock = clock
+        self.entropy = entropy
+        self.offload = offload
+
+    async def put(self, bucket: Bucket, items: AsyncIterator[Sequence[Item]], meter: Meter, *, again: bool) -> Uploaded:
+        """Store all items; returns when every one is durable and committed.
+
+        Items of the size and time that the catalog has are left alone, unless `again`. Raises the first error; objects
+        committed before it stay, and running the same again goes on.
+        """
+        batch = _Batch(self, bucket, await self.agent.policy(), meter)
+        return await batch.run(items, again=again)
+
+
+class _Batch:
+    def __init__(self, uploader: Uploader, bucket: Bucket, placement: PlacementPolicy, meter: Meter) -> None:
+        self._up = uploader
+        self._bucket = bucket
+        self._policy = placement.policy
+        self._total = placement.total
+        self._largest = largest_shape(self._policy.k, self._total)
+        self._meter = meter
+        self._bundle: Bundle[tuple[_Growing, int]] | None = None
+        self._ready: list[_Growing] = []
+        self._segments: dict[SegmentId, SegmentEntry] = {}
+        self._known: set[SegmentId] = set()
+        self._committing = asyncio.Lock()
+        self._stored = self._unchanged = self._size = 0
+
+    async def run(self, items: AsyncIterator[Sequence[Item]], *, again: bool) -> Uploaded:
+        try:
+            async with Tasks() as group:
+                async for page in items:
+                    for item in await self._changed(page, again=again):
+                        await self._store(group, item)
+                await self._close_bundle(group)
+        finally:
+            if self._bundle is not None:
+                self._up.slots.give_back(self._bundle.slot)
+                self._bundle = None
+        await self._commit()
+        return Uploaded(self._stored, self._unchanged, self._size)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _changed(self, page: Sequence[Item], *, again: bool) -> list[Item]:
+        if again:
+            return list(page)
+        names = [item.name for item in page if item.size_bytes is not None]
+        known = await self._up.offload(lambda: self._up.catalog.get_many(self._bucket.name, names))
+        changed = []
+        for item in page:
+            entry = known.get(item.name)
+            if entry is not None and (entry.size_bytes, entry.modified_ms) == (item.size_bytes, item.modified_ms):
+                self._unchanged += 1
+                self._meter.objects(1)
+                self._meter.accepted(entry.size_bytes)
+                self._meter.durable(entry.size_bytes)
+            else:
+                changed.append(item)
+        return changed
+
+    async def _store(self, group: Tasks, item: Item) -> None:
+        source = await self._up.offload(item.open)
+        try:
+            growing = _Growing(item, source.modified_ms)
+            size = source.size_bytes
+            if size is not None and size <= SMALL_OBJECT_BYTES:
+                await self._into_bundle(group, growing, source, size)
+            else:
+                await self._in_pieces(group, growing, source, size)
+        finally:
+            await self._up.offload(source.close)
+        growing.read = True
+        await self._check(growing)
+
+    async def _into_bundle(self, group: Tasks, growing: _Growing, source: Source, size: int) -> None:
+        """The next `size` bytes, or fewer where the source ends early, go into the shared segment."""
+        if size == 0:
+            return
+        if self._bundle is not None and not self._bundle.room_for(size):
+            await self._close_bundle(group)
+        if self._bundle is None:
+            self._bundle = Bundle(await self._up.slots.lease(self._largest), self._largest)
+        bundle = self._bundle
+        ordinal = growing.room()
+        got = await self._up.offload(lambda: bundle.add((growing, ordinal), size, source.read_into))
+        growing.size_bytes += got
+        if got == 0:
+            growing.extents.pop()
+
+    async def _in_pieces(self, group: Tasks, growing: _Growing, source: Source, size: int | None) -> None:
+        """Whole segments first, then the rest as planned. Of a source without a size one segment is read ahead."""
+        await self._resume(growing)
+        cut = plan(size, self._policy, self._total) if size is not None else None
+        if cut is None:
+            cut = await self._stream(group, growing, source)
+            if cut is None:
+                return
+        for piece in cut.pieces:
+            slot = await self._lease(group, piece.shape)
+            if not await self._piece(group, growing, source, slot, piece.shape, piece.length):
+                return
+        await self._into_bundle(group, growing, source, cut.tail_bytes)
+
+    async def _stream(self, group: Tasks, growing: _Growing, source: Source) -> Plan | None:
+        """Largest segments until the source ends inside one; that rest is planned from memory."""
+        while True:
+            slot = await self._lease(group, self._largest)
+            try:
+                got = await self._up.offload(partial(source.read_into, slot.plain[: self._largest.capacity]))
+            except BaseException:
+                self._up.slots.give_back(slot)
+                raise
+            if got == self._largest.capacity:
+                await self._send(group, growing, slot, self._largest, got)
+                continue
+            rest = plan_rest(growing.size_bytes + got, growing.size_bytes, self._policy, self._total)
+            memory = bytes(slot.plain[:got])
+            self._up.slots.give_back(slot)
+            await self._rest(group, growing, _Rest(memory), rest)
+            return None
+
+    async def _rest(self, group: Tasks, growing: _Growing, source: Source, rest: Plan) -> None:
+        for piece in rest.pieces:
+            slot = await self._lease(group, piece.shape)
+            await self._piece(group, growing, source, slot, piece.shape, piece.length)
+        await self._into_bundle(group, growing, source, rest.tail_bytes)
+
+    async def _lease(self, group: Tasks, shape: SegmentShape) -> Slot:
+        """A slot for a segment of its own. The bundle must not hold the last memory while we wait for some."""
+        bundle = self._bundle
+        if bundle is not None:
+            both = bundle.slot.cost + shape.coded_bytes + shape.capacity
+            if both > self._up.slots.budget_bytes:
+                await self._close_bundle(group)
+        return await self._up.slots.lease(shape)
+
+    async def _piece(
+        self, group: Tasks, growing: _Growing, source: Source, slot: Slot, shape: SegmentShape, length: int
+    ) -> bool:
+        """Read and send one piece; False when the source ended before it should."""
+        try:
+            got = await self._up.offload(partial(source.read_into, slot.plain[:length]))
+        except BaseException:
+            self._up.slots.give_back(slot)
+            raise
+        if got == 0:
+            self._up.slots.give_back(slot)
+            return False
+        await self._send(group, growing, slot, shape, got)
+        return got == length
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    async def _resume(self, growing: _Growing) -> None:
+        now = self._up.clock.now_ms()
+        fresh = Upload(
+            upload_id=self._up.entropy(_UPLOAD_ID_BYTES),
+            bucket=self._bucket.name,
+            name=growing.item.name,
+            fingerprint=tagged_hash(Tag.CONTENT, f"{self._policy}/{self._total}".encode()),
+            started_ms=now,
+            touched_ms=now,
+        )
+        catalog = self._up.catalog
+        upload = await self._up.offload(lambda: catalog.begin_upload(fresh))
+        growing.upload_id = upload.upload_id
+        if upload.upload_id != fresh.upload_id:
+            growing.earlier = await self._up.offload(lambda: catalog.upload_segments(upload.upload_id))
+
+    async def _send(self, group: Tasks, growing: _Growing, slot: Slot, shape: SegmentShape, length: int) -> None:
+        ordinal = growing.room()
+        growing.size_bytes += length
+        try:
+            reuse = await self._earlier(growing, ordinal, slot, shape, length)
+        except BaseException:
+            self._up.slots.give_back(slot)
+            raise
+        group.create_task(self._send_piece(growing, ordinal, slot, shape, length, reuse))
+
+    async def _earlier(
+        self, growing: _Growing, ordinal: int, slot: Slot, shape: SegmentShape, length: int
+    ) -> Reuse | None:
+        entry = growing.earlier.get(ordinal)
+        if entry is None or (entry.plain_bytes, entry.k, entry.total, entry.shard_bytes) != (
+            length,
+            shape.k,
+            shape.total,
+            shape.shard_bytes,
+        ):
+            return None
+        if await self._up.offload(lambda: plain_hash(slot.plain[:length])) != entry.plain_hash:
+            return None
+        located = (await self._up.agent.locate([entry.segment_id], self._up.node_key)).get(entry.segment_id)
+        if located is None:
+            return None  # the agent never heard of it: the earlier run ended before it was placed
+        return Reuse(self._up.vault.open_segment(entry), entry, located.mask_key)
+
+    async def _send_piece(
+        self, growing: _Growing, ordinal: int, slot: Slot, shape: SegmentShape, length: int, reuse: Reuse | None
+    ) -> None:
+        async def register(entry: SegmentEntry) -> None:
+            upload_id = growing.upload_id
+            if upload_id is not None:
+                now = self._up.clock.now_ms()
+                catalog = self._up.catalog
+                await self._up.offload(lambda: catalog.add_upload_segment(upload_id, ordinal, entry, now))
+
+        entry = await self._up.mill.send(slot, shape, self._policy, length, self._meter, reuse=reuse, register=register)
+        self._known.add(entry.segment_id)
+        growing.extents[ordinal] = Extent(entry.segment_id, 0, length, entry.plain_hash)
+        await self._check(growing)
+
+    async def _close_bundle(self, group: Tasks) -> None:
+        bundle, self._bundle = self._bundle, None
+        if bundle is None:
+            return
+        if not bundle.used_bytes:
+            self._up.slots.give_back(bundle.slot)
+            return
+        group.create_task(self._send_bundle(bundle))
+
+    async def _send_bundle(self, bundle: Bundle[tuple[_Growing, int]]) -> None:
+        plain = bundle.slot.plain
+        hashes = await self._up.offload(
+            lambda: [plain_hash(plain[begin : begin + length]) for _, begin, length in bundle.members]
+        )
+        entry = await self._up.mill.send(
+            bundle.slot, bundle.final_shape(), self._policy, bundle.used_bytes, self._meter
+        )
+        self._segments[entry.segment_id] = entry
+        for ((growing, ordinal), begin, length), digest in zip(bundle.members, hashes, strict=True):
+            growing.extents[ordinal] = Extent(entry.segment_id, begin, length, digest)
+            if growing.ready:
+                self._ready.append(growing)
+        await self._commit()
+
+    # --- committing --------------------------------------------------------------------------------------------------
+
+    async def _check(self, growing: _Growing) -> None:
+        if growing.ready:
+            self._ready.append(growing)
+            if growing.upload_id is not None or len(self._ready) >= _LOOK_AHEAD:
+                await self._commit()
+
+    async def _commit(self) -> None:
+        """Make everything that is ready exist: those with an upload one by one, all others in one transaction."""
+        async with self._committing:
+            ready, self._ready = list(dict.fromkeys(self._ready)), []
+            together = [growing for growing in ready if growing.upload_id is None]
+            groups = [[growing] for growing in ready if growing.upload_id is not None]
+            for group in (*groups, together):
+                if group:
+                    await self._commit_group(group, group[0].upload_id)
+
+    async def _commit_group(self, group: Sequence[_Growing], upload_id: bytes | None) -> None:
+        catalog, bucket = self._up.catalog, self._bucket
+        names = [growing.item.name for growing in group]
+
+        def work(segments: Sequence[SegmentEntry]) -> list[ObjectEntry]:
+            versions = catalog.next_versions(bucket.name, names)
+            entries = [self._entry(growing, versions[growing.item.name]) for growing in group]
+            catalog.commit(entries, segments, upload_id=upload_id)
+            return entries
+
+        wanted = {
+            extent.segment_id for growing in group for extent in growing.extents if extent is not None
+        } - self._known
+        segments = [self._segments[segment_id] for segment_id in wanted]
+        for tries_left in reversed(range(_COMMIT_TRIES)):
+            try:
+                entries = await self._up.offload(partial(work, segments))
+            except VersionConflictError:
+                if not tries_left:
+                    raise
+            else:
+                break
+        self._known |= wanted
+        for segment_id in wanted:
+            del self._segments[segment_id]
+        self._stored += len(entries)
+        self._size += sum(entry.size_bytes for entry in entries)
+        self._meter.objects(len(entries))
+
+    def _entry(self, growing: _Growing, version: int) -> ObjectEntry:
+        extents = tuple(extent for extent in growing.extents if extent is not None)
+        record = ObjectRecord(
+            version=POINTER_VERSION,
+            size=growing.size_bytes,
+            content_hash=content_hash(extents),
+            extents=extents,
+            modified_ns=growing.modified_ms * 1_000_000,
+            mode=growing.item.mode,
+            metadata=(),
+        )
+        return ObjectEntry(
+            bucket=self._bucket.name,
+            name=growing.item.name,
+            version=version,
+            size_bytes=record.size,
+            modified_ms=growing.modified_ms,
+            content_hash=record.content_hash,
+            sealed_record=self._up.vault.seal_object(self._bucket, growing.item.name, version, record),
+            segment_ids=tuple(dict.fromkeys(extent.segment_id for extent in extents)),
+        )
+
+
+class _Rest:
+    """The last bytes of a stream, in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self.size_bytes: int | None = len(data)
+        self.modified_ms = 0
+
+    def read_into(self, buffer: memoryview) -> int:
+        part, self._data = self._data[: len(buffer)], self._data[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
