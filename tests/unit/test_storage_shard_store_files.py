@@ -14,7 +14,7 @@ import pytest
 from stook.errors import ConflictError, CorruptionError, EnvironmentFault, MisbehaviourError
 from stook.merkle import UNIT_BYTES
 from stook.storage import shard_store, shard_writer
-from stook.storage.shard_file import LOG_LIMIT_BYTES, Layout, read_log
+from stook.storage.shard_file import LOG_LIMIT_BYTES, Layout, pack_header, read_log
 from stook.storage.shard_store import Damage, DamageKind, FileShardStore
 from storage_samples import read_all, sample, store_shard
 
@@ -484,6 +484,19 @@ def test_a_damaged_head_is_made_again_from_the_data(store):
     damaged = path.read_bytes()
     assert not store.restore_head(shard.root, shard.size)
     assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("claimed", [10**6, 2**40, 2**63 - 1])
+def test_a_size_that_somebody_made_up_takes_neither_memory_nor_time(store, claimed):
+    """The header's check value is no secret: whoever can write the file can make it fit any size."""
+    shard = sample(3 * UNIT_BYTES)
+    store_shard(store, shard, b"contract")
+    edit(store.path_of(shard.root), 0, pack_header(shard.root, claimed))
+    for use in (store.read_leaves, store.bad_units):
+        with pytest.raises(CorruptionError):
+            use(shard.root)
+    assert [damage.kind for damage in store.survey()] == [DamageKind.SHORT]
+    assert not store.restore_head(shard.root, shard.size)
 
 
 # -- descriptors

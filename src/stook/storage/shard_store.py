@@ -189,7 +189,7 @@ class FileShardStore:
         return self._shards / name[:2] / f"{name}{_PUBLISHED}"
 
     def find(self, root: ShardRoot) -> StoredShard | None:
-        """The published shard, or None. Raises `CorruptionError` when its header is damaged."""
+        """The published shard, or None. Raises `CorruptionError` when header or leaf list are not whole."""
         try:
             with self._opened(root) as (descriptor, layout):
                 return _stored(descriptor, layout, root)
@@ -300,7 +300,7 @@ class FileShardStore:
                 size_bytes: int | None = parse_header(os.pread(descriptor, HEADER_BYTES, 0), root).size_bytes
             except CorruptionError:
                 size_bytes = size_hint_bytes
-            if size_bytes is None:
+            if size_bytes is None or size_bytes > os.fstat(descriptor).st_size:
                 return False
             layout = Layout.of(size_bytes)
             leaves = leaves_from_data(descriptor, layout)
@@ -356,7 +356,11 @@ class FileShardStore:
     @contextmanager
     def _opened(self, root: ShardRoot, flags: int = os.O_RDONLY) -> Iterator[tuple[int, Layout]]:
         with self._descriptor(root, flags) as descriptor:
-            yield descriptor, parse_header(os.pread(descriptor, HEADER_BYTES, 0), root)
+            layout = parse_header(os.pread(descriptor, HEADER_BYTES, 0), root)
+            if os.fstat(descriptor).st_size < layout.data:
+                # Also keeps a size that somebody made up from being believed when memory is taken for the leaf list.
+                raise CorruptionError(f"shard {root.hex()}: the file is shorter than its leaf list")
+            yield descriptor, layout
 
     def _examine(self, path: Path, index: int) -> StoredShard | Damage | None:
         root = root_from_name(path.name, _PUBLISHED)
