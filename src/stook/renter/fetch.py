@@ -196,6 +196,7 @@ class _Run:
         self._rows: deque[memoryview] = deque(row[: wish.run_bytes] for row in rows)
         self._on_stored = on_stored
         self._attempts: list[Attempt] = []
+        self._late: frozenset[int] = frozenset()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._done: dict[int, memoryview] = {}
         self._failures: list[str] = []
@@ -205,6 +206,7 @@ class _Run:
         async with Tasks() as group:
             while True:
                 move = next_fetch(self._goal, self._attempts, self._fetcher.now())
+                self._late = move.late
                 for number in move.cut:
                     self._tasks[number].cancel()
                 if move.over:
@@ -232,8 +234,13 @@ class _Run:
             state = State.DONE
         except PeerError as error:
             self._failures.append(f"shard {ticket.index} at {ticket.peer.node_id.hex()[:16]}: {error}")
+        except asyncio.CancelledError:
+            # A cut transfer is no failure of the farmer, unless it was late: a farmer that only stalls must not be
+            # asked first for ever.
+            if number in self._late:
+                self._fetcher.agent.note([Dealing(ticket.peer.node_id, False, False)])
+            raise
         finally:
-            # A cut transfer is no failure of the farmer, but its speed so far is not known either.
             if state is State.DONE and ticket.index not in self._done:
                 self._done[ticket.index] = row
             else:

@@ -73,6 +73,8 @@ class Move:
     """Indices to bring to farmers that have not been tried for this segment."""
     cut: tuple[int, ...] = ()
     """Numbers of running attempts to stop."""
+    late: frozenset[int] = frozenset()
+    """Those of `cut` that were late: not merely overtaken, so it tells against their farmers."""
     over: bool = False
     """Nothing more will be started; what is done is the result."""
     check_in: float | None = None
@@ -80,6 +82,16 @@ class Move:
 
 def _running(attempts: Sequence[Attempt]) -> list[Attempt]:
     return [attempt for attempt in attempts if attempt.state is State.RUNNING]
+
+
+def _end(attempts: Sequence[Attempt], limit: float, now: float) -> Move:
+    """Nothing more is needed."""
+    running = _running(attempts)
+    return Move(
+        cut=tuple(attempt.number for attempt in running),
+        late=frozenset(attempt.number for attempt in running if now - attempt.started > limit),
+        over=True,
+    )
 
 
 def _done(attempts: Sequence[Attempt]) -> set[int]:
@@ -99,16 +111,15 @@ def next_push(
     """
     done = _done(attempts) | held
     running = _running(attempts)
-    everyone = tuple(attempt.number for attempt in running)
+    limit = goal.late.limit(attempts, goal.full - len(held))
     if len(done) >= goal.full:
-        return Move(cut=everyone, over=True)
+        return _end(attempts, limit, now)
     if len(done) >= goal.enough and running:
-        limit = goal.settle.limit(attempts, goal.full)
-        if all(now - attempt.started > limit for attempt in running):
-            return Move(cut=everyone, over=True)
+        patience = goal.settle.limit(attempts, goal.full)
+        if all(now - attempt.started > patience for attempt in running):
+            return _end(attempts, limit, now)
     if not attempts:
         return Move(start=_first(goal, held), check_in=goal.late.floor_seconds)
-    limit = goal.late.limit(attempts, goal.full - len(held))
     late = [attempt for attempt in running if now - attempt.started > limit]
     start = () if exhausted else _stand_ins(goal, done, held, attempts, late)
     return Move(start=start, over=not running and not start, check_in=_check_in(running, late, limit, now))
@@ -173,9 +184,9 @@ def next_fetch(goal: FetchGoal, attempts: Sequence[Attempt], now: float) -> Move
     """
     done = _done(attempts)
     running = _running(attempts)
-    if goal.reached(done):
-        return Move(cut=tuple(attempt.number for attempt in running), over=True)
     limit = goal.late.limit(attempts, len(goal.exactly) or goal.needed)
+    if goal.reached(done):
+        return _end(attempts, limit, now)
     late = [attempt for attempt in running if now - attempt.started > limit]
     in_time = {attempt.index for attempt in running if attempt not in late} | done
     tries = _tries(attempts)

@@ -128,6 +128,7 @@ class _Run:
         self._held: frozenset[int] = frozenset()
         self._attempts: list[Attempt] = []
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._late: frozenset[int] = frozenset()
         self._tried: set[NodeId] = set()
         self._open: dict[int, Ticket] = {}
         self._receipts: dict[int, SignedStorageReceipt] = {}
@@ -143,6 +144,7 @@ class _Run:
         async with Tasks() as group:
             while True:
                 move = next_push(self._goal, self._held, self._attempts, self._pusher.now(), exhausted=self._exhausted)
+                self._late = move.late
                 for number in move.cut:
                     self._tasks[number].cancel()
                 if move.over:
@@ -198,6 +200,8 @@ class _Run:
             return
         except asyncio.CancelledError:
             self._surplus.append(ticket.contract_id)
+            if number in self._late:
+                self._note(ticket, ok=False)
             raise
         size = len(self._shards[index].data)
         self._note(ticket, ok=True, size=size, seconds=self._pusher.now() - begun)
