@@ -88,9 +88,13 @@ class LocalNetwork:
         Raises `EnvironmentFault` with the end of its log when one does not come up.
         """
         waiting = [farmer for farmer in self.farmers if not farmer.alive]
+        deadline = time.monotonic() + START_DEADLINE_SECONDS
+        if self.farmers[0] in waiting:
+            # The seed first, so that everybody else finds it up.
+            self._spawn(waiting[0])
+            self._await_ready(waiting.pop(0), deadline)
         for farmer in waiting:
             self._spawn(farmer)
-        deadline = time.monotonic() + START_DEADLINE_SECONDS
         for farmer in waiting:
             self._await_ready(farmer, deadline)
 

@@ -25,6 +25,11 @@ class Herald:
         self._seeds = tuple(seed for seed in seeds if seed.node_id != parts.key.node_id)
         self._accepting = accepting
 
+    @property
+    def seed_count(self) -> int:
+        """How many seeds there are to tell, ourselves not counted."""
+        return len(self._seeds)
+
     def view(self) -> CapacityView:
         """The picture of this moment. Blocks."""
         parts = self._parts

@@ -30,6 +30,9 @@ from stook.ids import NetworkId
 from stook.storage.ports import ContractStore, ShardStore
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 
+ANNOUNCE_AGAIN_SECONDS = 1.0
+"""How soon a seed that was not told is tried again; doubled each time up to the usual interval."""
+
 
 class Farmer:
     """Accepts what it can afford, holds it, hands it back. Use it on one event loop.
@@ -75,6 +78,7 @@ class Farmer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._started_ms = 0
+        self._announce_again_seconds = ANNOUNCE_AGAIN_SECONDS
         self._tasks: list[asyncio.Task[None]] = []
         self._herald = Herald(self._parts, endpoint, seeds, lambda: self._accepting)
         self._scrub = Scrub(self._parts)
@@ -188,8 +192,15 @@ class Farmer:
         return await reap(self._parts)
 
     async def announce(self) -> int:
-        """Tell the seeds now; how many took it."""
-        return await self._herald.tell_seeds()
+        """Tell the seeds now; how many took it. While one does not, the next try comes soon, then ever later."""
+        told = await self._herald.tell_seeds()
+        chore = self.chores["announce"]
+        if told == self._herald.seed_count:
+            self._announce_again_seconds = ANNOUNCE_AGAIN_SECONDS
+        elif self._announce_again_seconds < chore.interval_seconds and self._tasks:
+            asyncio.get_running_loop().call_later(self._announce_again_seconds, chore.trigger)
+            self._announce_again_seconds *= 2
+        return told
 
     async def scrub_everything(self) -> ScrubReport:
         """One whole round of the integrity scrub now."""
