@@ -330,25 +330,49 @@ async def test_a_contact_in_the_hello_is_told(world, caller, callee, to):
 
 @scene()
 async def test_a_call_has_a_deadline(world, caller, callee, to):
-    seen = []
-
-    async def never(exchange, payload):
-        try:
-            await exchange.expect_end()
-            await exchange.receive_into(memoryview(bytearray(1)))
-        finally:
-            seen.append(loop_time())
-
     async def stuck(exchange, payload):
-        seen.append("stuck")
         await asyncio.sleep(1000)
 
-    callee.handle("NEVER", stuck)
+    callee.handle("STUCK", stuck)
     begun = loop_time()
     with pytest.raises(DeadlineError):
-        await caller.call(to, "NEVER", b"", deadline_seconds=7)
+        await caller.call(to, "STUCK", b"", deadline_seconds=7)
     assert loop_time() - begun == pytest.approx(7)
-    assert seen == ["stuck"]
+
+
+@scene()
+async def test_a_slow_handler_does_not_cost_the_session(world, caller, callee, to):
+    """After a missed deadline the session is doubted, not cut: what else is under way on it goes on."""
+
+    async def slow(exchange, payload):
+        await asyncio.sleep(int(payload))
+        await exchange.reply(b"at last")
+
+    callee.handle("SLOW", slow)
+    patient = asyncio.create_task(caller.call(to, "SLOW", b"60", deadline_seconds=90))
+    with pytest.raises(DeadlineError):
+        await caller.call(to, "SLOW", b"60", deadline_seconds=5)
+    assert await caller.call(to, "ECHO", b"meanwhile", deadline_seconds=5) == b"meanwhile"
+    assert await patient == b"at last"
+    assert caller.connected_peers == (callee.node_id,)
+
+
+@scene(limits=Limits(max_exchanges_per_session=2))
+async def test_waiting_callers_may_leave(world, caller, callee, to):
+    """A slot that comes free for somebody who has just left goes to the next."""
+
+    async def slow(exchange, payload):
+        await asyncio.sleep(1)
+        await exchange.reply(b"")
+
+    callee.handle("SLOW", slow)
+    calls = [asyncio.create_task(caller.call(to, "SLOW", b"", deadline_seconds=60)) for _ in range(12)]
+    await asyncio.sleep(1)
+    for call in calls[3:9]:
+        call.cancel()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(result == b"" for result in results) == 6
+    assert loop_time() < 5
 
 
 @scene()
@@ -368,7 +392,7 @@ async def test_a_partition_is_noticed_and_healed(world, caller, callee, to):
     world.weather.cut_off.add("h2")
     with pytest.raises(DeadlineError):
         await caller.ping(to, deadline_seconds=5)
-    assert caller.connected_peers == ()  # nothing came at all: the session counts as dead
+    assert caller.connected_peers == ()  # nothing came at all: the session is doubted
     with pytest.raises(UnreachableError):
         await caller.ping(to, deadline_seconds=50)
     world.weather.cut_off.clear()

@@ -29,14 +29,13 @@ from stook.wire.events import Opened, RequestReceived
 from stook.wire.exchange import Exchange
 from stook.wire.hello import Party, Role
 from stook.wire.limits import Limits
-from stook.wire.link import Link, NotLookedAtError
+from stook.wire.link import PING, Link, NotLookedAtError
 from stook.wire.pace import Pace
 from stook.wire.pool import Pool
 from stook.wire.session import Session
 
 __all__ = ["Carrier", "Endpoint", "Exchange", "Handler", "Limits", "OnContact", "OnError", "Peer"]
 
-PING = "PING"
 PROBE = "PROBE"
 MAX_PING_BYTES = 64
 
@@ -288,7 +287,7 @@ class Endpoint:
 
     @asynccontextmanager
     async def _deadline(self, method: str, to: Peer, seconds: float) -> AsyncIterator[list[tuple[Link, float]]]:
-        """Bound a block; a session on which nothing at all came for half of the wait or more is taken for dead.
+        """Bound a block; a session on which nothing at all came for half of the wait or more is doubted.
 
         Not for all of it: the last bytes of an earlier exchange may still arrive on a line that has just broken.
         """
@@ -300,11 +299,10 @@ class Endpoint:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            error = DeadlineError(f"{method}: no end within {seconds:g} s", peer=to.node_id.hex())
             for link, asked_at in links:
-                if link.usable and loop.time() - max(asked_at, link.heard_at) >= seconds / 2:
-                    link.abort(error)
-            raise error from None
+                if loop.time() - max(asked_at, link.heard_at) >= seconds / 2:
+                    link.doubt()
+            raise DeadlineError(f"{method}: no end within {seconds:g} s", peer=to.node_id.hex()) from None
 
     async def _open(
         self, to: Peer, method: str, payload: bytes, *, alone: bool, links: list[tuple[Link, float]]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Buffer
 
-from stook.errors import DeadlineError, MisbehaviourError, PeerError, ReasonCode
+from stook.errors import DeadlineError, MisbehaviourError, PeerError, ReasonCode, RefusedError
 from stook.identity.envelope import MAX_PAYLOAD_BYTES, Refusal
 from stook.ids import MessageId, NodeId, PublicKey
 from stook.wire.flow import Flow
@@ -160,6 +160,8 @@ class Exchange:
             line.flush()
             self._sent += size_bytes
             view = view[size_bytes:]
+            if len(view):
+                await asyncio.sleep(0)  # a fast line must not keep the loop from everybody else
 
     async def finish(self) -> None:
         """Say that nothing more follows from this end, neither raw bytes nor replies. Nothing to do if it is over."""
@@ -267,7 +269,14 @@ class Exchange:
         """End both directions now, whatever state they are in; no raw byte lands in a posted buffer afterwards."""
         self._line.session.reset(self._flow.exchange_id, code)
         self._line.flush_soon()
-        self.on_failure(DeadlineError(f"{self.method} given up: {code.name}", peer=self.peer_id.hex()))
+        peer = self.peer_id.hex()
+        match code:
+            case ReasonCode.CANCELLED:
+                self.on_failure(RefusedError(code, f"{self.method} was given up here", peer=peer))
+            case ReasonCode.TOO_SLOW:
+                self.on_failure(DeadlineError(f"{self.method} is below the low-speed limit", peer=peer))
+            case _:
+                self.on_failure(MisbehaviourError(code, f"{self.method} was given up", peer=peer))
 
     def leave(self) -> None:
         """Caller: leave in peace when the peer is done, else reset."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from stook.wire.limits import Limits
 from stook.wire.pace import Pace
 from stook.wire.session import Session, SessionState
 
+PING = "PING"
 LINGER_SECONDS = 2.0
 """How long a peer that was told GOODBYE may take to hang up; hanging up first could lose the GOODBYE on its way."""
 
@@ -84,10 +86,12 @@ class Link:
         self._exchanges: dict[int, Exchange] = {}
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._opened.add_done_callback(lambda future: future.cancelled() or future.exception())
-        self._slots: list[asyncio.Future[None]] = []
+        self._slots: deque[asyncio.Future[None]] = deque()
+        self._doubtful = False
         self._flushing = False
         self._gone = False
         self.idle_since = self.heard_at = self._loop.time()
+        """When the last exchange ended, and when the peer was last heard, in loop time."""
         self._timer = self._loop.call_later(self.limits.handshake_seconds, self._on_handshake_deadline)
 
     # --- for the endpoint --------------------------------------------------------------------------------------------
@@ -105,7 +109,7 @@ class Link:
     @property
     def usable(self) -> bool:
         """Whether new exchanges may be opened, at once or after waiting for a slot."""
-        return self.session.state is SessionState.OPEN and not self._gone
+        return self.session.state is SessionState.OPEN and not self._gone and not self._doubtful
 
     @property
     def idle(self) -> bool:
@@ -128,16 +132,41 @@ class Link:
         while self.usable and not self.session.can_open:
             slot: asyncio.Future[None] = self._loop.create_future()
             self._slots.append(slot)
-            await slot
+            try:
+                await slot
+            except asyncio.CancelledError:
+                self._free_slots()  # ours may have come just now: pass it on
+                raise
         if not self.usable:
             raise NotLookedAtError("the session ended before the request was sent", peer=self.peer_id.hex())
-        exchange_id = self.session.request(
-            method, payload, now_ms=self.now_ms(), message_id=self.new_message_id(), alone=alone
-        )
-        exchange = self._add(exchange_id)
-        self.flush_soon()
-        self._retire_if_worn()
-        return exchange
+        return self._start(method, payload, alone=alone)
+
+    def doubt(self) -> None:
+        """Nothing came for a whole deadline: open nothing new here until the peer says something, or hang up.
+
+        A slow handler at the other end must not cost the session and what else is under way on it; a dead session must
+        not cost the next caller its deadline too.
+        """
+        if self.usable:
+            self._doubtful = True
+            self.spawn(self._find_out())
+
+    async def _find_out(self) -> None:
+        seconds, begun = self.limits.handshake_seconds, self._loop.time()
+        try:
+            async with asyncio.timeout(seconds):
+                if self.session.can_open:
+                    await self._start(PING, b"", alone=True).next_reply()
+                else:
+                    await asyncio.sleep(seconds)
+        except TimeoutError:
+            if self.heard_at < begun:
+                self.abort(UnreachableError(f"silent for {seconds:g} s", peer=self.peer_id.hex()))
+        except PeerError:
+            return  # it is alive enough to refuse, or gone altogether
+        finally:
+            self._doubtful = False
+            self._free_slots()
 
     def retire(self, code: ReasonCode = ReasonCode.SHUTTING_DOWN) -> None:
         """Take and open no new exchange; hang up when those under way are over."""
@@ -333,6 +362,15 @@ class Link:
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
 
+    def _start(self, method: str, payload: bytes, *, alone: bool) -> Exchange:
+        exchange_id = self.session.request(
+            method, payload, now_ms=self.now_ms(), message_id=self.new_message_id(), alone=alone
+        )
+        exchange = self._add(exchange_id)
+        self.flush_soon()
+        self._retire_if_worn()
+        return exchange
+
     def _add(self, exchange_id: int) -> Exchange:
         flow = self.session.find(exchange_id)
         if flow is None:
@@ -350,7 +388,10 @@ class Link:
         self._hang_up_if_over()
 
     def _free_slots(self) -> None:
-        slots, self._slots = self._slots, []
-        for slot in slots:
+        """Wake as many waiting callers as there is room for; all of them when there will never be any."""
+        room = self.session.free_exchanges if self.usable else len(self._slots)
+        while room > 0 and self._slots:
+            slot = self._slots.popleft()
             if not slot.done():
                 slot.set_result(None)
+                room -= 1

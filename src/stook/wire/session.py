@@ -104,7 +104,12 @@ class Session:
     @property
     def can_open(self) -> bool:
         """Whether the peer takes one more exchange of ours now."""
-        return self.state is SessionState.OPEN and self._mine_open < self._peer_max_exchanges
+        return self.free_exchanges > 0
+
+    @property
+    def free_exchanges(self) -> int:
+        """How many more exchanges of ours the peer takes now."""
+        return self._peer_max_exchanges - self._mine_open if self.state is SessionState.OPEN else 0
 
     @property
     def worn(self) -> bool:

@@ -104,6 +104,7 @@ class TcpConnection:
         self._early: list[bytes] = []
         """What was written before the handshake was done."""
         self._closing = False
+        self._cut: asyncio.TimerHandle | None = None
         self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the handshake is over; fails with `UnreachableError`."""
         self.settled.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -148,7 +149,7 @@ class TcpConnection:
                 self._stream.say_end()
                 self._flush()
             self._transport.close()
-            asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)
+            self._cut = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)
 
     def abort(self) -> None:
         """End the stream now."""
@@ -183,6 +184,8 @@ class TcpConnection:
             self.settled.set_exception(UnreachableError(f"the connection broke before TLS was up: {error}"))
         receiver, self._receiver = self._receiver, None
         self._transport = None
+        if self._cut is not None:
+            self._cut.cancel()
         if receiver is not None:
             receiver.connection_lost(error)
 
