@@ -152,6 +152,7 @@ class Exchange:
             self._raise_send_failure()
             if not (flow.send_credit and line.writable):
                 await self._moving(lambda: flow.send_credit > 0 and line.writable, sending=True)
+                self._raise_send_failure()  # credit and the end of the exchange may come together
             size_bytes = line.upload.piece_bytes(min(len(view), flow.send_credit, MAX_DATA_BYTES))
             if line.upload.bytes_per_second:
                 await line.upload.take(size_bytes)
