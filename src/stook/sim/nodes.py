@@ -24,6 +24,7 @@ from stook.identity.keys import NodeKey
 from stook.ids import NetworkId, NodeId
 from stook.overlay.contact_book import BookLimits, ContactBook
 from stook.renter.agent import AgentOptions, LocalAgent
+from stook.renter.client import Client
 from stook.shards.erasure import Codec
 from stook.sim.adversary import Adversary, Casting, Role
 from stook.sim.dice import Dice
@@ -137,6 +138,13 @@ class SimFarmer:
         return self._farmer
 
     @property
+    def endpoint(self) -> Endpoint:
+        """Its endpoint. Raises `LookupError` while it is dead."""
+        if self._endpoint is None:
+            raise LookupError(f"{self.host} does not run")
+        return self._endpoint
+
+    @property
     def stored_bytes(self) -> int:
         """Shard bytes that are truly on its disk."""
         return sum(shard.size_bytes for shard in self.disk.scan())
@@ -198,7 +206,7 @@ class SimFarmer:
 
 
 class SimRenter:
-    """A person's agent on a host of its own, and the stores that both outlive."""
+    """A person's client and agent in one process on a host of its own, and the databases that outlive it."""
 
     def __init__(
         self, world: World, name: str, options: AgentOptions, farmers: Sequence[SimFarmer], *, skew_ms: int = 0
@@ -211,11 +219,13 @@ class SimRenter:
         self.store = MemoryAgentStore()
         self.catalog = MemoryCatalog()
         self.options = options
+        self.memory_budget_bytes = 16 << 20
         self._world = world
         self._farmers = tuple(farmers)
         self._entropy = dice.child("entropy")
         self._endpoint: Endpoint | None = None
         self._agent: LocalAgent | None = None
+        self._client: Client | None = None
         self._loops: list[asyncio.Task[None]] = []
 
     @property
@@ -229,6 +239,13 @@ class SimRenter:
         if self._agent is None:
             raise LookupError(f"{self.host} does not run")
         return self._agent
+
+    @property
+    def client(self) -> Client:
+        """The running client. Raises `LookupError` while it is dead."""
+        if self._client is None:
+            raise LookupError(f"{self.host} does not run")
+        return self._client
 
     @property
     def endpoint(self) -> Endpoint:
@@ -260,6 +277,19 @@ class SimRenter:
             options=self.options,
             on_error=world.error,
         )
+        self._client = Client(
+            agent=self._agent,
+            endpoint=self._endpoint,
+            node_key=self.key.public_key,
+            network=world.network_id,
+            content_root=self.keys.content_root(),
+            catalog=self.catalog,
+            clock=self.clock,
+            entropy=self._entropy,
+            offload=world.offload,
+            codec=world.codec,
+            memory_budget_bytes=self.memory_budget_bytes,
+        )
         await self._agent.open()
         await self._agent.refresh()
         if chores:
@@ -269,19 +299,21 @@ class SimRenter:
 
     async def stop(self) -> None:
         """An orderly end."""
-        if self._agent is not None and self._endpoint is not None:
+        if self._client is not None and self._agent is not None and self._endpoint is not None:
             await self._end_loops()
+            await self._client.aclose()
             await self._agent.aclose()
             await self._endpoint.close(grace_seconds=1)
-            self._agent = self._endpoint = None
+            self._client = self._agent = self._endpoint = None
 
     async def die(self) -> None:
         """A sudden end: what is not in its databases is gone."""
-        if self._agent is not None and self._endpoint is not None:
+        if self._client is not None and self._endpoint is not None:
             self._world.network.reset(self.host)
             await self._end_loops()
+            await self._client.aclose()
             await self._endpoint.close(grace_seconds=0)
-            self._agent = self._endpoint = None
+            self._client = self._agent = self._endpoint = None
 
     async def blame(self, *kinds: OutcomeKind) -> Mapping[int, Counter[OutcomeKind]]:
         """Failures that the agent noted, by number of the farmer; of the kinds in `BLAME` unless told otherwise."""
