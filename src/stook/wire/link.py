@@ -256,7 +256,9 @@ class Link:
             case Opened():
                 self._on_opened(event)
             case RequestReceived():
-                self._owner.serve(self, self._add(event.exchange_id), event)
+                # What came in one piece with it may have ended the exchange, or the session, already.
+                if self.session.find(event.exchange_id) is not None:
+                    self._owner.serve(self, self._add(event.exchange_id), event)
             case GoodbyeReceived():
                 self._on_goodbye(event)
             case Broken():
