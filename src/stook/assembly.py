@@ -6,6 +6,7 @@ The system's clock, dice and threads are made here, so that no other module reac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -86,8 +87,17 @@ class ThreadOffload:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     async def __call__(self, work: Callable[[], T], /) -> T:
-        """The result of ``work()``."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        """The result of ``work()``; a cancelled call waits for the work's end."""
+        running = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            while not running.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([running])
+            if not running.cancelled():
+                running.exception()  # nobody is left to tell
+            raise
 
     def close(self) -> None:
         """Wait for running work and let the threads go."""

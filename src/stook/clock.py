@@ -35,5 +35,9 @@ class Offload(Protocol):
     """Runs a blocking function away from the event loop (the simulator runs it in place: see `docs/decisions`)."""
 
     async def __call__(self, work: Callable[[], T], /) -> T:
-        """The result of ``work()``; exceptions pass through."""
+        """The result of ``work()``; exceptions pass through.
+
+        A cancelled call raises only when the work is over, or will never begin: the buffers that it reads and writes
+        are then the caller's again. A thread that went on would write into whatever they are used for next.
+        """
         ...
