@@ -255,6 +255,16 @@ async def test_a_server_that_is_no_node(caller, callee, to):
     await server.wait_closed()
 
 
+@pytest.mark.parametrize("host", ["a" * 255, "a..b", "-", "1.2.3.4.5", "::::"])
+def test_addresses_that_lead_nowhere(host):
+    @scene
+    async def story(caller, callee, to):
+        with pytest.raises(UnreachableError):
+            await caller.ping(Peer(to.node_id, (Address(AddressKind.DIRECT, host, 9),)), deadline_seconds=5)
+
+    story()
+
+
 def test_a_server_that_never_answers():
     async def main():
         caller = node(1, limits=Limits(handshake_seconds=0.3))

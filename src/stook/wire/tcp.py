@@ -37,6 +37,9 @@ class TcpCarrier:
             await loop.create_connection(lambda: _Protocol(connection), host, port)
         except OSError as error:
             raise UnreachableError(f"{host}:{port}: {error.strerror or error}") from None
+        except UnicodeError:
+            # A label of more than 63 characters fits a contact, and no name in the DNS.
+            raise UnreachableError(f"{host[:80]} is no host name") from None
         try:
             await connection.settled
         except asyncio.CancelledError:
