@@ -177,7 +177,8 @@ class SimNetwork:
             # Not now: the stream that asks is in the middle of a write.
             asyncio.get_running_loop().call_soon(self._network.cut, source, target)
         self._note("chunk", source, target, size_bytes)
-        return Passage(self._queued(source, target, size_bytes, self._delay(path)))
+        delay = self._delay(path)
+        return Passage(delay, self._leaves_within(source, target, size_bytes, delay))
 
     def _path(self, source: str, target: str) -> Path:
         return self._paths.get((source, target), self.path)
@@ -188,17 +189,20 @@ class SimNetwork:
             delay += path.resend_seconds
         return delay
 
-    def _queued(self, source: str, target: str, size_bytes: int, delay: float) -> float:
-        """The delay of a chunk that waits its turn at its sender's uplink and its receiver's downlink."""
+    def _leaves_within(self, source: str, target: str, size_bytes: int, delay: float) -> float:
+        """Seconds until a chunk has had its turn at its sender's uplink and will find one at its receiver's downlink.
+
+        Streams ask for one chunk at a time, so those that share a bottleneck share it evenly.
+        """
         now = asyncio.get_running_loop().time()
         left = now
         if up := self._rates.get(source, _UNLIMITED).up:
             left = self._up_free_at[source] = max(now, self._up_free_at.get(source, now)) + size_bytes / up
-        arrives = left + delay
         if down := self._rates.get(target, _UNLIMITED).down:
-            begins = max(arrives, self._down_free_at.get(target, arrives))
-            arrives = self._down_free_at[target] = begins + size_bytes / down
-        return arrives - now
+            arrives = max(left + delay, self._down_free_at.get(target, now)) + size_bytes / down
+            self._down_free_at[target] = arrives
+            left = arrives - delay
+        return left - now
 
     def _note(self, kind: str, source: str, target: str, size_bytes: int = 0) -> None:
         self.traffic.note(Event(asyncio.get_running_loop().time(), kind, source, target, size_bytes))

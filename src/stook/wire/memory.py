@@ -30,8 +30,8 @@ FIRST_FREE_PORT = 49152
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """How one chunk fares: it arrives `delay_seconds` after it left, having taken `seconds_on_wire` of its sender's
-    turn (size over rate); or the stream breaks."""
+    """How one chunk fares: it needs `seconds_on_wire` to leave, before which nothing of its stream follows it, and
+    arrives `delay_seconds` after that; or the stream is stuck for good."""
 
     delay_seconds: float = 0.0
     seconds_on_wire: float = 0.0
@@ -189,8 +189,11 @@ class MemoryConnection:
         self._receiver: Receiver | None = None
         self._on_the_way: deque[bytes] = deque()
         """Chunks written here and not yet taken by the peer, oldest first; b"" stands for the end of the stream."""
+        self._unsent: deque[bytes] = deque()
+        """Chunks written here that have not left yet."""
+        self._leaving = False
+        """A chunk is leaving now, or nothing ever leaves again."""
         self._backlog_bytes = 0
-        self._free_at = 0.0
         self._last_arrival = 0.0
         self._paused = False
         self._closing = False
@@ -248,28 +251,34 @@ class MemoryConnection:
                 self._loop.call_later(passage.delay_seconds, peer._finish, error)
 
     def _send(self, chunk: bytes) -> None:
-        """Put one chunk on its way; chunks never overtake one another."""
-        peer = self._peer
-        if peer is None:
-            return
-        passage = self._network.weather.carries(self.host, peer.host, len(chunk))
-        if passage.broken:
-            # Nothing more gets through on this stream, in either direction, until somebody's deadline passes.
-            self._on_the_way.append(chunk)
-            self._backlog_bytes += len(chunk)
-            self._last_arrival = float("inf")
-            return
-        now = self._loop.time()
-        self._free_at = max(self._free_at, now) + passage.seconds_on_wire
-        self._last_arrival = max(self._last_arrival, self._free_at + passage.delay_seconds)
-        self._on_the_way.append(chunk)
+        """Put one chunk in line; chunks never overtake one another."""
+        self._unsent.append(chunk)
         self._backlog_bytes += len(chunk)
-        if self._last_arrival == float("inf"):
-            return
-        if self._last_arrival <= now:
-            self._loop.call_soon(self._arrive)
-        else:
-            self._loop.call_at(self._last_arrival, self._arrive)
+        if not self._leaving:
+            self._pump()
+
+    def _pump(self) -> None:
+        """Let chunks leave, one at a time: so streams that share a slow host take turns, as TCP's do."""
+        self._leaving = False
+        peer = self._peer
+        while self._unsent and peer is not None and not self._over:
+            chunk = self._unsent.popleft()
+            passage = self._network.weather.carries(self.host, peer.host, len(chunk))
+            self._on_the_way.append(chunk)
+            if passage.broken:
+                # Nothing more gets through this way, until somebody's deadline passes.
+                self._leaving = True
+                return
+            now = self._loop.time()
+            self._last_arrival = max(self._last_arrival, now + passage.seconds_on_wire + passage.delay_seconds)
+            if self._last_arrival <= now:
+                self._loop.call_soon(self._arrive)
+            else:
+                self._loop.call_at(self._last_arrival, self._arrive)
+            if passage.seconds_on_wire > 0:
+                self._leaving = True
+                self._loop.call_later(passage.seconds_on_wire, self._pump)
+                return
 
     def _arrive(self) -> None:
         """The oldest chunk on the way reaches the peer."""
