@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from stook.cli.output import emit, human_duration, human_size, human_time, plural, say, warn
-from stook.cli.run import configure_logging, json_option, log_level, new_passphrase, pass_home, passphrase_for, run
+from stook.cli.run import (
+    configure_logging,
+    json_option,
+    log_level,
+    new_passphrase,
+    pass_home,
+    passphrase_for,
+    run,
+    until_stopped,
+)
 from stook.config import FarmSettings, NodeSettings, parse_duration_ms, parse_size
 
 
@@ -66,21 +71,6 @@ def init_command(
     say("Start it with `stook farm run`; give others the contact so that they find it.")
 
 
-async def _until_stopped(with_parent: bool) -> None:
-    """Wait for SIGTERM or SIGINT, and with a parent for the end of standard input."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if with_parent:
-        loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 64) else stop.set())
-    try:
-        await stop.wait()
-    finally:
-        if with_parent:
-            loop.remove_reader(sys.stdin.fileno())
-
-
 @farm_command.command("run")
 @click.option("--with-parent", is_flag=True, help="Stop when standard input closes.")
 @json_option
@@ -97,7 +87,7 @@ def run_command(home: Path, with_parent: bool, as_json: bool) -> None:
                 emit({"event": "ready", "contact": running.uri})
             else:
                 say(f"Farming at {running.uri}")
-            await _until_stopped(with_parent)
+            await until_stopped(with_parent=with_parent)
             if not as_json:
                 warn("Stopping: transfers under way may finish.")
 

@@ -6,7 +6,9 @@ Each command lives in a file of its own and is imported when it is used, so that
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -50,6 +52,15 @@ class Commands(click.Group):
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command. Whoever reads our output may stop reading: `stook ls photos | head` is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is still buffered goes nowhere, so that the interpreter's last flush does not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(stook.__version__, prog_name="stook")
@@ -87,6 +98,10 @@ def _report(error: StookError, *, as_json: bool) -> None:
 def main() -> None:
     """Run the command line; the process's exit status says what happened (`stook --help`)."""
     arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks is shown escaped; it must not end the command.
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in arguments
     try:
         cli.main(args=arguments, prog_name="stook", standalone_mode=False)
@@ -101,9 +116,6 @@ def main() -> None:
             traceback.print_exc()
         _report(error, as_json="--json" in arguments)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
 
 
 if __name__ == "__main__":

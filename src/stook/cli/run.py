@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -25,6 +26,21 @@ pass_home = click.pass_obj
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run one coroutine to its end; Ctrl-C cancels it and lets it clean up."""
     return asyncio.run(work)
+
+
+async def until_stopped(*, with_parent: bool = False) -> None:
+    """Wait for SIGTERM or SIGINT, and with a parent for the end of standard input."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if with_parent:
+        loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 64) else stop.set())
+    try:
+        await stop.wait()
+    finally:
+        if with_parent:
+            loop.remove_reader(sys.stdin.fileno())
 
 
 def configure_logging(level: str) -> None:

@@ -16,6 +16,7 @@ from stook.ids import NetworkId, PublicKey
 from stook.renter.download import Downloader, Target, locate_range, whole
 from stook.renter.fetch import Fetcher
 from stook.renter.files import BytesSink
+from stook.renter.in_order import fetch_in_order
 from stook.renter.meter import Meter
 from stook.renter.mill import Mill
 from stook.renter.ports import Agent, AgentStatus, Item, OnProgress, Sink
@@ -61,6 +62,7 @@ class SegmentStat:
 
     segment_id: bytes
     k: int
+    r: int
     n: int
     stored: int
 
@@ -193,6 +195,10 @@ class Client:
         await self._mill.settle()
         await self._agent.settle()
 
+    async def drain(self) -> None:
+        """Wait until the shards that uploads left under way have arrived or been given up; see also `settle`."""
+        await self._mill.settle()
+
     # --- out ---------------------------------------------------------------------------------------------------------
 
     async def get(
@@ -219,6 +225,23 @@ class Client:
         sink = BytesSink()
         await self.get(bucket, name, sink, begin=begin, end=end)
         return sink.data or b""
+
+    async def stream(
+        self,
+        bucket: str,
+        name: str,
+        sink: Sink,
+        *,
+        begin: int = 0,
+        end: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        """As `get`, but `sink` is written from its beginning to its end, so that it may be a pipe. Raises as `get`."""
+        entry, record = await self._record(bucket, name)
+        label = f"{bucket}/{name}"
+        first, stop = locate_range(label, entry.size_bytes, begin, end)
+        meter = Meter(on_progress, stop - first)
+        await fetch_in_order(self._downloader, label, record, sink, first, stop, meter, self._offload)
 
     async def get_many(
         self,
@@ -300,12 +323,24 @@ class Client:
                 SegmentStat(
                     segment_id=segment_id,
                     k=segments[segment_id].k,
+                    r=located[segment_id].facts.policy.r if segment_id in located else segments[segment_id].k,
                     n=located[segment_id].facts.policy.n if segment_id in located else segments[segment_id].total,
                     stored=len(located[segment_id].tickets) if segment_id in located else 0,
                 )
                 for segment_id in entry.segment_ids
             ),
         )
+
+    async def modes(self, bucket: str, names: Iterable[str]) -> Mapping[str, int]:
+        """The permission bits of those of `names` that exist. Raises `NotFoundError` without the bucket."""
+        wanted = list(names)
+
+        def work() -> dict[str, int]:
+            found = self._catalog.bucket(bucket)
+            entries = self._catalog.get_many(bucket, wanted)
+            return {name: self._vault.open_object(found, entry).mode for name, entry in entries.items()}
+
+        return await self._offload(work)
 
     async def remove(self, bucket: str, names: Iterable[str]) -> frozenset[str]:
         """Delete objects; the names that existed. Their shards are erased at the farmers by the agent, behind.
