@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from stook.codec import decode, encode
 from stook.contracts.grant import Operation, attenuate
 from stook.contracts.lifecycle import ContractState
+from stook.contracts.messages import Consign, ConsignReady
 from stook.contracts.negotiation import HOUR_MS
 from stook.errors import DeadlineError, PeerError, ReasonCode, RefusedError
 from stook.farmer.admission import FarmerTerms
@@ -202,6 +204,26 @@ def test_a_sender_that_falls_silent_is_cut_off_and_its_room_comes_back():
             )
 
     run(main(), within_seconds=2_000)
+
+
+def test_a_broken_transfer_goes_on_at_the_last_whole_unit():
+    async def main() -> None:
+        async with scene() as (net, villain, farmer, _):
+            goods = villain.goods(16 * UNIT_BYTES)
+            contract = await villain.contract(farmer, goods)
+            request = encode(Consign(contract, villain.grant(contract, Operation.CONSIGN)))
+            async with villain.endpoint.exchange(farmer.peer, "CONSIGN", request, deadline_seconds=100) as exchange:
+                await exchange.next_reply()
+                await exchange.send(goods.leaves)
+                await exchange.send(goods.data[: 5 * UNIT_BYTES + 100])
+                await asyncio.sleep(1)
+                net.network.reset(farmer.host)
+                await asyncio.sleep(1)
+            assert farmer.disk.resumable_units(goods.root, len(goods.data)) == 5
+            async with villain.endpoint.exchange(farmer.peer, "CONSIGN", request, deadline_seconds=100) as exchange:
+                assert decode(ConsignReady, await exchange.next_reply()).first_unit == 5
+
+    run(main(), within_seconds=1_000)
 
 
 def test_a_hundred_silent_senders_take_bounded_memory_and_leave_room_for_others():

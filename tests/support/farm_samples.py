@@ -68,6 +68,7 @@ class RecordingExchange:
     """The callee's end of an exchange: `raw` is what the caller sends, `replies` and `sent` what was answered."""
 
     failure = None
+    progress = 0
 
     def __init__(self, caller: NodeKey, raw: bytes = b"") -> None:
         self.peer_key: PublicKey = caller.public_key

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
@@ -19,7 +20,7 @@ from stook.contracts.lifecycle import OVER, RESERVING, ContractState, Event, app
 from stook.contracts.messages import Consign, ConsignReady, Retrieve, RetrieveReady
 from stook.contracts.negotiation import verify_contract
 from stook.contracts.receipt import SignedStorageReceipt, sign_storage_receipt
-from stook.errors import BugError, CorruptionError, NotFoundError, ReasonCode, RefusedError
+from stook.errors import BugError, CorruptionError, NotFoundError, ReasonCode, RefusedError, StookError
 from stook.farmer.gate import to_the_end
 from stook.farmer.lanes import Lane
 from stook.farmer.parts import Parts
@@ -154,7 +155,11 @@ class TransferDesk:
         arrivals = [exchange.post(piece) for piece in pieces[:2]]
         try:
             for i, piece in enumerate(pieces):
-                await exchange.filled(arrivals[i])
+                try:
+                    await exchange.filled(arrivals[i])
+                except BaseException:
+                    await self._salvage(exchange, writer, size, sum(map(len, pieces[:i])), piece)
+                    raise
                 parts.tally.bytes_in += len(piece)
                 if i + 1 == len(pieces):
                     break
@@ -172,6 +177,19 @@ class TransferDesk:
             for arrival in arrivals:
                 if not arrival.cancel() and not arrival.cancelled():
                     arrival.exception()  # a second failure of the same line tells nothing new
+
+    async def _salvage(
+        self, exchange: Exchange, writer: ShardWriter, size: int, taken_bytes: int, piece: memoryview
+    ) -> None:
+        """Keep the whole units of a block that did not fill, so that a resume begins at the last verified leaf.
+
+        Behind a slow line a broken transfer would otherwise lose up to a block per shard, each time.
+        """
+        landed = exchange.progress - unit_count(size) * LEAF_BYTES - taken_bytes
+        whole = min(landed, len(piece)) // UNIT_BYTES * UNIT_BYTES
+        if whole > 0:
+            with suppress(StookError):  # why the transfer ended is told already
+                await to_the_end(self._parts.offload(partial(writer.write, piece[:whole])))
 
     def _seal(self, contract: Contract, writer: ShardWriter, last: memoryview | None) -> SignedStorageReceipt:
         """Write the last block, publish, write down, and only then sign.
