@@ -102,9 +102,8 @@ def _summary(result: dict[str, object]) -> None:
     )
     for label, rate, cpu in rows:
         say(f"  {label:<24}{figures[rate]:>8.1f} MB/s   {figures[cpu]:>6.2f} CPU seconds per GB, all processes")
-    say(
-        f"  {'small files':<24}{figures['tree_upload_ops_s']:>8.0f} stored and {figures['tree_download_ops_s']:.0f} read a second"
-    )
+    stored, read = figures["tree_upload_ops_s"], figures["tree_download_ops_s"]
+    say(f"  {'small files':<24}{stored:>8.0f} stored and {read:.0f} read a second")
     say(
         f"  {'peak memory':<24}{figures['client_peak_rss_mib']:>8.0f} MiB here, "
         f"{figures['farmer_peak_rss_mib']:.0f} MiB at the largest farmer"

@@ -15,7 +15,7 @@ from typing import Any
 
 from stook.assembly import Renter, create_renter_home, farmer_status, open_renter, usage
 from stook.cli.demo_picture import Picture
-from stook.cli.local_network import FarmerProcess, LocalNetwork
+from stook.cli.local_network import LocalNetwork
 from stook.cli.output import human_duration, human_rate, human_size, plural
 from stook.config import NodeSettings, RentSettings
 from stook.errors import EnvironmentFault, NotEnoughError, UserError
@@ -138,7 +138,7 @@ class Demo:
     # --- before ------------------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        self._picture.begin(f"Starting {plural(self.plan.farmers, 'farmer process')}".replace("processs", "processes"))
+        self._picture.begin(f"Starting {plural(self.plan.farmers, 'farmer')}, a process each")
         began = time.monotonic()
         await asyncio.to_thread(self._network.start)
         self._names = {bytes.fromhex(farmer.uri[-40:]): farmer.name for farmer in self._network.farmers}
