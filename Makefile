@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+FUZZ_STAMP := $(VENV)/.fuzz-ready
+ONLY ?=
+FUZZ_SECONDS ?= 60
 
 .PHONY: help demo test check format unit network system soak fuzz bench bench-tahoe conformance clean setup
 
@@ -18,6 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev
 	touch $(STAMP)
 
+$(FUZZ_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --group fuzz
+	touch $(FUZZ_STAMP)
+
 demo: setup ## a network on this machine: store a directory, kill farmers, read every byte back
 	$(BIN)/stook demo
 
@@ -29,6 +36,7 @@ check: setup ## format, lint, types, imports, unit and property tests (a minute 
 	$(BIN)/pytest -q tests/unit tests/properties tests/vectors tests/conformance tests/docs
 
 test: setup ## every test but the soak
+	@$(MAKE) --no-print-directory $(FUZZ_STAMP) || echo "atheris could not be installed: the fuzzing test will be skipped"
 	$(BIN)/pytest -q -m "not soak"
 
 format: setup ## put the code in its format
@@ -44,9 +52,12 @@ system: setup ## real processes and sockets only
 soak: setup ## the long tests: a hundred kills, long fuzzing
 	$(BIN)/pytest -q -m soak
 
+fuzz: setup $(FUZZ_STAMP) ## coverage-guided fuzzing, kept in .fuzz; ONLY=wire. FUZZ_SECONDS=600 choose (docs/testing.md)
+	$(BIN)/python tests/fuzz/fuzz_run.py --only "$(ONLY)" --seconds $(FUZZ_SECONDS)
+
 bench: setup ## benchmarks, JSON under bench/results (see bench/README.md)
 	$(BIN)/python -m bench.run
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results dist build
+	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results dist build
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,240 @@
+"""Target: a farmer's handlers, asked by renters that hold valid keys and say anything.
+
+The farmer holds one shard and one reservation. Requests are good ones with fields changed and signed again by whoever
+sends them, or with their bytes spoiled; raw bytes are right, wrong or cut short. Every answer is a reply that decodes,
+or a refusal with a code, and the farmer's books stay true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import structlog
+from msgspec import structs
+
+from contract_samples import CLIENT, FARMER, NETWORK, OTHER, RENTER, signed_announcement
+from farm_samples import (
+    ManualClock,
+    RecordingExchange,
+    StandingEndpoint,
+    contact_of,
+    draft_for,
+    parts,
+    publish,
+    root_of,
+    settings,
+    shard_bytes,
+)
+from fuzz_base import Memory, Tape, target, vary
+from stook.codec import Record, decode, encode
+from stook.contracts.contract import Contract, Terms
+from stook.contracts.grant import Operation, SignedGrant, issue_grant
+from stook.contracts.lifecycle import ContractState
+from stook.contracts.messages import (
+    Announce,
+    Cancel,
+    CancelReply,
+    CapacityReply,
+    CapacityRequest,
+    Claim,
+    ClaimReply,
+    Consign,
+    ConsignReady,
+    ContactsReply,
+    ContactsRequest,
+    ContractPage,
+    Done,
+    ListContracts,
+    Method,
+    Renew,
+    RenewReply,
+    Retrieve,
+    RetrieveReady,
+)
+from stook.contracts.negotiation import DAY_MS, HOUR_MS, countersign, sign_offer
+from stook.contracts.receipt import SignedStorageReceipt
+from stook.errors import StookError
+from stook.farmer.handlers import ContractDesk, NoticeDesk
+from stook.farmer.herald import Herald
+from stook.farmer.refusals import refusal_of
+from stook.farmer.transfers import TransferDesk
+from stook.identity.keys import NodeKey, verify
+from stook.ids import Signature
+from stook.merkle import UNIT_BYTES, leaves_of
+from stook.overlay.contact_book import ContactBook
+from stook.storage.ports import HeldContract
+
+STORED, RESERVED, NEW = (shard_bytes(UNIT_BYTES, seed) for seed in (1, 2, 3))
+ALLOCATED = 6 * UNIT_BYTES
+REPLIES: dict[Method, tuple[type[Record], ...]] = {
+    Method.ANNOUNCE: (Done,),
+    Method.CONTACTS: (ContactsReply,),
+    Method.CAPACITY: (CapacityReply,),
+    Method.CLAIM: (ClaimReply,),
+    Method.CONSIGN: (ConsignReady, SignedStorageReceipt),
+    Method.RETRIEVE: (RetrieveReady,),
+    Method.RENEW: (RenewReply,),
+    Method.CANCEL: (CancelReply,),
+    Method.LIST_CONTRACTS: (ContractPage,),
+}
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    atexit.register(loop.close)
+    return loop
+
+
+class Farmyard:
+    """A farmer over memory stores and the hostile renters before its gate."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self.clock = ManualClock()
+        quiet = structlog.wrap_logger(
+            structlog.PrintLogger(), wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL)
+        )
+        self.farm = replace(parts(farm=settings(ALLOCATED), clock=self.clock), book=ContactBook(NETWORK), log=quiet)
+        herald = Herald(self.farm, StandingEndpoint(contact_of(FARMER)), (), lambda: True)  # type: ignore[arg-type]
+        contracts, notices = ContractDesk(self.farm, herald), NoticeDesk(self.farm, herald)
+        transfers = TransferDesk(self.farm)
+        self.handlers: dict[Method, Any] = {
+            Method.ANNOUNCE: notices.announce,
+            Method.CONTACTS: notices.contacts,
+            Method.CAPACITY: notices.capacity,
+            Method.CLAIM: contracts.claim,
+            Method.CONSIGN: transfers.consign,
+            Method.RETRIEVE: transfers.retrieve,
+            Method.RENEW: contracts.renew,
+            Method.CANCEL: contracts.cancel,
+            Method.LIST_CONTRACTS: contracts.list_contracts,
+        }
+        self.stored = self.sign(draft_for(root_of(STORED), len(STORED)))
+        self.reserved = self.sign(draft_for(root_of(RESERVED), len(RESERVED)))
+        publish(self.farm.shards, STORED, self.stored)
+        self.farm.contracts.put(HeldContract(self.stored, ContractState.ACTIVE))
+        self.farm.contracts.reserve([structs.replace(self.reserved, renter_signature=Signature(b""))])
+
+    @staticmethod
+    def sign(terms: Terms) -> Contract:
+        return countersign(terms, sign_offer(terms, FARMER), RENTER)
+
+    # --- what is asked -----------------------------------------------------------------------------------------------
+
+    def maybe_vary(self, value: Any) -> Any:
+        return vary(value, self.tape) if self.tape.number(1) else value
+
+    def grant(self, contract: Contract, operation: Operation) -> SignedGrant:
+        """A grant with its fields changed and signed again."""
+        good = issue_grant(
+            contract.terms,
+            RENTER,
+            grantee_key=RENTER.public_key,
+            operation=operation,
+            expires_ms=self.clock.at_ms + HOUR_MS,
+            serial=bytes([self.tape.number(3)]) * 16,
+        )
+        grant = self.maybe_vary(good.grant)
+        return SignedGrant(grant, self.tape.pick((RENTER, RENTER, RENTER, OTHER)).sign(grant.digest))
+
+    def request(self, method: Method) -> Record:
+        """A request of that method, good but for what was changed."""
+        tape, now_ms = self.tape, self.clock.at_ms
+        contract = tape.pick((self.stored, self.reserved))
+        match method:
+            case Method.CLAIM:
+                data = tape.pick((NEW, STORED, RESERVED))
+                times = {"begin_ms": now_ms, "end_ms": now_ms + 60 * DAY_MS, "consign_by_ms": now_ms + HOUR_MS}
+                draft = draft_for(root_of(data), len(data), **times)
+                return Claim(tuple(self.maybe_vary(draft) for _ in range(1 + tape.number(3))))
+            case Method.CONSIGN:
+                return Consign(self.maybe_vary(contract), self.grant(contract, Operation.CONSIGN))
+            case Method.RETRIEVE:
+                return Retrieve(self.grant(contract, Operation.RETRIEVE), tape.number(2), tape.number(2**32 - 1))
+            case Method.RENEW:
+                newer = structs.replace(
+                    contract.terms, revision=1, origin=contract.contract_id, end_ms=contract.terms.end_ms + DAY_MS
+                )
+                newer = self.maybe_vary(newer)
+                consent = tape.pick((b"", RENTER.sign(newer.consent_digest)))
+                return Renew(newer, tape.pick((RENTER, OTHER)).sign(newer.digest), consent)
+            case Method.CANCEL:
+                return self.maybe_vary(Cancel((contract.contract_id,) * (1 + tape.number(2))))
+            case Method.LIST_CONTRACTS:
+                return self.maybe_vary(ListContracts(b"", 1 + tape.number(255)))
+            case Method.ANNOUNCE:
+                return self.maybe_vary(Announce(signed_announcement()))
+            case Method.CONTACTS:
+                return self.maybe_vary(ContactsRequest(1 + tape.number(255)))
+            case Method.CAPACITY:
+                return CapacityRequest()
+
+    def raw(self) -> bytes:
+        """The leaf list and units that follow a CONSIGN; right, wrong or cut short."""
+        data = self.tape.pick((RESERVED, RESERVED, STORED))
+        raw = b"".join(leaves_of(memoryview(data))) + data
+        return raw if self.tape.number(1) else self.tape.spoiled(raw)
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """One request of one caller, and what the farmer made of it."""
+        tape = self.tape
+        method = tape.pick(list(Method))
+        caller: NodeKey = tape.pick((RENTER, RENTER, OTHER, CLIENT))
+        payload = encode(self.request(method))
+        if tape.number(3) == 3:
+            payload = tape.spoiled(payload)
+        exchange = RecordingExchange(caller, self.raw() if method is Method.CONSIGN else b"")
+        try:
+            _loop().run_until_complete(self.handlers[method](exchange, payload))
+        except StookError as error:
+            refusal = refusal_of(error)
+            if refusal is None:
+                raise AssertionError(f"{method} ends in {error!r}, which the peer would hear as INTERNAL") from error
+        for kind, reply in zip(REPLIES[method], exchange.replies, strict=False):
+            decode(kind, reply)
+        assert len(exchange.replies) <= len(REPLIES[method])
+        assert len(exchange.sent) <= UNIT_BYTES + 32
+        self.audit()
+
+    def audit(self) -> None:
+        """The farmer's books: nothing beyond its room, nothing that it did not sign, no shard that is not whole."""
+        farm = self.farm
+        totals = farm.contracts.totals()
+        assert totals.reserved_bytes + totals.stored_bytes <= ALLOCATED
+        for held in farm.contracts.all():
+            terms = held.contract.terms
+            assert verify(FARMER.public_key, terms.digest, held.contract.farmer_signature)
+            if held.state is ContractState.ACTIVE:
+                assert verify(terms.renter_key, terms.digest, held.contract.renter_signature)
+                assert farm.shards.find(terms.shard_root) is not None
+                into = bytearray(terms.shard_size_bytes)
+                farm.shards.read_units(terms.shard_root, 0, memoryview(into))
+                assert root_of(bytes(into)) == terms.shard_root
+
+
+@target(
+    "farmer.requests",
+    seeds=lambda: (
+        [bytes(length) for length in (0, 20, 60)]
+        + [bytes((at * step + step) % 256 for at in range(150)) for step in (1, 3, 7, 11, 13, 29, 31, 77)]
+    ),
+    covers=("stook.farmer.service.Farmer.start",),
+    memory=Memory(64, 8 << 20),
+    weight=60,
+)
+def requests(data: bytes) -> None:
+    """Up to twelve requests, time passing between them."""
+    yard = Farmyard(Tape(data))
+    for _ in range(12):
+        if yard.tape.over:
+            break
+        yard.clock.at_ms += yard.tape.pick((0, 0, 0, 1000, HOUR_MS, 90 * DAY_MS))
+        yard.ask()
