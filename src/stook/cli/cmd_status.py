@@ -1,0 +1,153 @@
+"""`stook status`: is everything there, and how much may be lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stook.cli.local_tree import shown
+from stook.cli.output import emit, human_size, plural, say
+from stook.cli.placing import shortage
+from stook.cli.renting import open_home
+from stook.cli.run import json_option, pass_home, run
+from stook.errors import NotEnoughError
+
+if TYPE_CHECKING:
+    from stook.assembly import Renter
+    from stook.shards.geometry import Policy
+
+
+def may_be_lost(policy: Policy, spread: str) -> str:
+    """What a policy survives, in a sentence."""
+    lost = policy.n - policy.k
+    if not lost:
+        return "No farmer may be lost: every shard is needed. More farmers make it safer."
+    text = f"Any {policy.k} of a segment's {policy.n} shards bring it back, so {plural(lost, 'farmer')} may be lost."
+    if spread == "strict":
+        held = max(1, policy.k - 1)
+        return text + f" No operator, network or failure domain holds more than {plural(held, 'shard')} of a segment."
+    return text + " Farmers that share a machine or a line may be lost together: spread is set to farmers."
+
+
+def reason(policy: Policy, code: str, farmers: int, domains: int, spread: str) -> str:
+    """Why this policy is in force, in a sentence."""
+    if not code:
+        if spread == "farmers":
+            return f"chosen for {plural(domains, 'farmer')} that answered lately"
+        groups = "independent group" if domains == 1 else "independent groups"
+        return f"chosen for {plural(farmers, 'farmer')} in {domains:,} {groups} (operator, network, failure domain)"
+    short = "" if domains >= policy.n else f", for which {policy.n} independent farmers are needed and {domains} known"
+    return f"set by `code` in config.toml{short}"
+
+
+async def _policy(renter: Renter) -> dict[str, Any]:
+    from stook.assembly import SystemClock
+    from stook.renter.planner import Spread, independent_domains
+
+    rent = renter.settings.rent
+    candidates = renter.agent.candidates()
+    domains = independent_domains(candidates, Spread(rent.spread))
+    try:
+        placement = await renter.agent.policy()
+    except NotEnoughError as error:
+        return {"policy": None, "why": str(error), "independent_farmers": domains}
+    policy = placement.policy
+    return {
+        "policy": {"k": policy.k, "r": policy.r, "o": policy.o, "n": policy.n, "spares": placement.spares},
+        "why": reason(policy, rent.code, len(candidates), domains, rent.spread),
+        "may_be_lost": may_be_lost(policy, rent.spread),
+        "independent_farmers": domains,
+        "shortage": await shortage(renter.agent, rent, SystemClock().now_ms()) or None,
+    }
+
+
+async def gather(renter: Renter) -> dict[str, Any]:
+    """Everything, for programs."""
+    status = await renter.client.status()
+    agent = status.agent
+    return {
+        "ok": agent.segments_unreadable == 0,
+        "network": renter.settings.node.network,
+        "buckets": {
+            name: {"objects": totals.objects, "size_bytes": totals.size_bytes}
+            for name, totals in status.buckets.items()
+        },
+        "objects": sum(totals.objects for totals in status.buckets.values()),
+        "size_bytes": sum(totals.size_bytes for totals in status.buckets.values()),
+        "segments": agent.segments,
+        "segments_below_n": agent.segments_below_n,
+        "segments_below_r": agent.segments_below_r,
+        "segments_unreadable": agent.segments_unreadable,
+        "shards_stored": agent.shards_stored,
+        "shards_claimed": agent.shards_claimed,
+        "shards_to_cancel": agent.shards_to_cancel,
+        "stored_bytes": agent.stored_bytes,
+        "farmers_known": agent.farmers_known,
+        "farmers_fresh": len(renter.agent.candidates()),
+        "farmers_used": agent.farmers_used,
+    } | await _policy(renter)
+
+
+def verdict(status: dict[str, Any]) -> str:
+    """The one sentence to read."""
+    if not status["segments"]:
+        return "nothing is stored at farmers yet"
+    if status["segments_unreadable"]:
+        unreadable = plural(status["segments_unreadable"], "segment")
+        return f"{unreadable} cannot be read unless farmers come back"
+    if status["segments_below_r"]:
+        return f"{plural(status['segments_below_r'], 'segment')} should be filled soon: run `stook agent run`"
+    if status["segments_below_n"]:
+        return "everything can be read; some shards are missing, `stook agent run` fills them"
+    return "everything can be read, and every segment has all its shards"
+
+
+def _print(status: dict[str, Any]) -> None:
+    say(f"Renter in network {status['network']}: {verdict(status)}.")
+    say(f"  objects    {status['objects']:,}, {human_size(status['size_bytes'])}")
+    for name, totals in status["buckets"].items():
+        say(f"             {plural(totals['objects'], 'object')}, {human_size(totals['size_bytes'])} in {shown(name)}")
+    say(
+        f"  segments   {status['segments']:,}: {status['segments_below_n']:,} below n, "
+        f"{status['segments_below_r']:,} below r, {status['segments_unreadable']:,} unreadable"
+    )
+    size = human_size(status["stored_bytes"])
+    say(f"  shards     {status['shards_stored']:,} stored, {size}; {status['shards_to_cancel']:,} to be erased")
+    say(
+        f"  farmers    {status['farmers_used']:,} hold shards; {status['farmers_known']:,} known, "
+        f"{status['farmers_fresh']:,} heard of within a day"
+    )
+    policy = status["policy"]
+    if policy is None:
+        say(f"  new data   cannot be stored: {status['why']}")
+        return
+    spares = f" and {plural(policy['spares'], 'spare')}" if policy["spares"] else ""
+    say(f"  new data   {policy['k']} of {policy['n']}{spares}: {status['why']}")
+    say(f"             durable at {policy['o']} receipts, refilled below {policy['r']}")
+    say(f"             {status['may_be_lost']}")
+    if status["shortage"]:
+        say(f"             Just now there is no room for all of it: {status['shortage']}.")
+
+
+@click.command("status")
+@json_option
+@pass_home
+def status_command(home: Path, as_json: bool) -> None:
+    """Show what is stored, how well, and how new data will be.
+
+    The policy: any k shards of a segment bring it back; below r it is refilled first; at o signed receipts an object
+    exists; n shards are what it is filled up to. Counted are the shards whose farmers signed for them. Farmers are
+    asked for news, and whoever does not answer is passed over; nobody is asked to prove anything yet.
+    """
+
+    async def work() -> None:
+        async with open_home(home, refresh=True) as renter:
+            status = await gather(renter)
+            if as_json:
+                emit(status)
+            else:
+                _print(status)
+
+    run(work())
