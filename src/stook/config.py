@@ -98,7 +98,7 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     contract_duration: Text = "90 d"
     max_storage_price_per_gib_hour: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 2**63 - 1
     max_download_price_per_gib: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 2**63 - 1
-    memory_budget: Text = "192 MiB"
+    memory_budget: Text = "160 MiB"
     upload_limit: Text = "0"
     download_limit: Text = "0"
 

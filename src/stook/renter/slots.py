@@ -17,7 +17,7 @@ import numpy as np
 from stook.shards.arena import Scratch, ShardArena
 from stook.shards.geometry import SegmentShape
 
-DEFAULT_BUDGET_BYTES = 192 << 20
+DEFAULT_BUDGET_BYTES = 160 << 20
 _WASTE = 4
 """An idle buffer is used for a need of at least one part in this many of it."""
 
