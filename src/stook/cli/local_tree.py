@@ -153,6 +153,11 @@ class TreeSink:
         """Whether the file is complete, under its name."""
         self.failed = False
 
+    @property
+    def settled(self) -> bool:
+        """Whether trying again would change nothing."""
+        return self.written or self.failed
+
     def begin(self, size_bytes: int) -> None:
         """Make the directories and a temporary file in the last one."""
         self.size_bytes = size_bytes

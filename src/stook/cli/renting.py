@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -64,8 +64,6 @@ class Settled:
 
     segments: int
     segments_below_n: int
-    waited: bool
-    """Whether the time was up before all was done."""
 
     def words(self, what: str = "Everything stored") -> str:
         """A sentence on how full segments are."""
@@ -82,25 +80,20 @@ async def settle(renter: Renter, before: AgentStatus, *, wait: bool, seconds: fl
 
     Only what fell short since `before` is filled here: older gaps are the business of `stook agent run`.
     """
-    late = False
     if wait:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await renter.client.drain()
                 if (await renter.agent.status()).segments_below_n > before.segments_below_n:
                     await renter.client.settle()
-        except TimeoutError:
-            late = True
         await erase(renter.agent)
     status = await renter.agent.status()
-    return Settled(status.segments, status.segments_below_n, late)
+    return Settled(status.segments, status.segments_below_n)
 
 
 async def erase(agent: LocalAgent, seconds: float = ERASE_SECONDS) -> int:
     """Tell farmers what was given up, waiting at most `seconds`; how many erasures still wait for an answer."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await agent.caretaker.cancel_due()
-    except TimeoutError:
-        pass
     return (await agent.status()).shards_to_cancel

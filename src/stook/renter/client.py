@@ -331,7 +331,7 @@ class Client:
             ),
         )
 
-    async def modes(self, bucket: str, names: Iterable[str]) -> Mapping[str, int]:
+    async def modes(self, bucket: str, names: Iterable[str]) -> dict[str, int]:
         """The permission bits of those of `names` that exist. Raises `NotFoundError` without the bucket."""
         wanted = list(names)
 
