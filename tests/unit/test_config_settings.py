@@ -77,6 +77,6 @@ def test_whatever_is_written_is_read_back(tmp_path: Path, operator: str) -> None
 
 @pytest.mark.parametrize("farm", [FarmSettings(operator="\udcff"), FarmSettings(capacity="lots")])
 def test_nothing_is_written_that_does_not_load(tmp_path: Path, farm: FarmSettings) -> None:
-    with pytest.raises(ConfigError, match="config.toml"):
+    with pytest.raises(ConfigError, match=r"config\.toml"):
         write_settings(tmp_path, {"farm": farm})
     assert not list(tmp_path.iterdir())
