@@ -422,10 +422,15 @@ class _Answer:
         wanted = set(order.indices)
         stored = {placement.index for placement in placements if placement.state is PlacementState.STORED}
         reused: dict[int, tuple[int, NodeId, Contract]] = {}
+        holders: list[NodeId] = []
         for placement in placements:
             open_claim = (
                 placement.state is PlacementState.CLAIMED and placement.contract.terms.consign_by_ms > now_ms + 10_000
             )
+            # What lapsed or was given up holds nothing: its farmers are free again, or a few interrupted uploads
+            # would leave nobody to go on with.
+            if open_claim or placement.state in (PlacementState.STORED, PlacementState.LOST):
+                holders.append(placement.farmer)
             if (
                 open_claim
                 and placement.index in wanted - stored
@@ -439,5 +444,5 @@ class _Answer:
             held=frozenset(stored & wanted),
             reused=list(reused.values()),
             remaining=Order(order.facts, remaining, order.excluding),
-            holders=[placement.farmer for placement in placements],
+            holders=holders,
         )

@@ -29,6 +29,8 @@ from stook.storage.renter_ports import Outcome, OutcomeKind, SegmentFacts
 from stook.wire.endpoint import Endpoint
 
 _ROUNDS = 4
+_OURS = frozenset({ReasonCode.ALREADY_STORED})
+"""An earlier contract of ours is in the way, given up but not cancelled yet: no fault of the farmer."""
 _FULL = frozenset({ReasonCode.NO_SPACE, ReasonCode.DISK_LOW, ReasonCode.RESERVED_TOO_MUCH})
 
 
@@ -216,7 +218,7 @@ class ClaimDesk:
         if answer.code in _FULL:
             # Its announcement is out of date: take it as full until it announces itself again.
             self._book.promise(farmer, self._book.candidate(farmer).free_bytes)
-        else:
+        elif answer.code not in _OURS:
             self._note(farmer, ok=False)
 
     def _fail(self, farmer: NodeId, want: _Want) -> None:

@@ -134,6 +134,8 @@ class _Run:
         self._receipts: dict[int, SignedStorageReceipt] = {}
         self._confirmed: set[int] = set()
         self._surplus: list[ContractId] = []
+        self._broken_off: list[ContractId] = []
+        """Contracts whose farmer could not be reached to the end: it may hold most of the shard already."""
         self._failures: list[str] = []
         self._exhausted = False
         self._durable = False
@@ -192,7 +194,7 @@ class _Run:
         try:
             receipt = await self._pusher.consign(ticket, self._shards[index])
         except PeerError as error:
-            self._surplus.append(ticket.contract_id)
+            (self._broken_off if error.retryable else self._surplus).append(ticket.contract_id)
             self._failures.append(f"shard {index} at {ticket.peer.node_id.hex()[:16]}: {error}")
             if not (isinstance(error, RefusedError) and error.code in _BLAMELESS):
                 self._note(ticket, ok=False)
@@ -247,6 +249,9 @@ class _Run:
     async def _finish(self) -> None:
         await self._confirm()
         leftover = [*self._surplus, *(ticket.contract_id for ticket in self._open.values())]
+        if len(self._stored()) >= self._goal.enough:
+            leftover += self._broken_off
+        # Else they are left to lapse, so that the same upload, run again before, goes on where the line broke.
         await self._pusher.agent.abandon(leftover)
         if not self._durable and len(self._stored()) >= self._goal.enough:
             self._durable = True
