@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import platform
 import socket
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -30,6 +31,24 @@ def peak_rss_mib(pid: int) -> float:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
     raise RuntimeError(f"no VmHWM for {pid}")
+
+
+def reset_peak_rss(pid: int) -> None:
+    """Let `peak_rss_mib` of a live process of ours begin anew from what it holds now (Linux)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def disk_bytes(folder: Path) -> int:
+    """What everything below a folder takes on its disk: allocated blocks, directories included."""
+    total = folder.lstat().st_blocks
+    for path, folders, names in os.walk(folder):
+        total += sum(Path(path, name).lstat().st_blocks for name in (*folders, *names))
+    return total * 512
+
+
+def same_file(left: Path, right: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    return right.exists() and filecmp.cmp(left, right, shallow=False)
 
 
 def free_ports(count: int) -> list[int]:
@@ -70,7 +89,7 @@ def machine() -> dict[str, object]:
     return {"cpus": os.cpu_count(), "machine": platform.machine(), "python": sys.version.split()[0]}
 
 
-def report(name: str, result: dict[str, object]) -> None:
+def report(name: str, result: Mapping[str, object]) -> None:
     """Print one JSON object and keep it under ``bench/results``."""
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"benchmark": name, "machine": machine(), **result}, indent=2)
