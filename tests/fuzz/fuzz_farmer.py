@@ -59,9 +59,11 @@ from stook.contracts.messages import (
 from stook.contracts.negotiation import DAY_MS, HOUR_MS, countersign, sign_offer
 from stook.contracts.receipt import SignedStorageReceipt
 from stook.errors import StookError
+from stook.farmer.admission import FarmerTerms
 from stook.farmer.handlers import ContractDesk, NoticeDesk
 from stook.farmer.herald import Herald
 from stook.farmer.refusals import refusal_of
+from stook.farmer.settings import TransferLimits
 from stook.farmer.transfers import TransferDesk
 from stook.identity.keys import NodeKey, verify
 from stook.ids import Signature
@@ -69,8 +71,14 @@ from stook.merkle import UNIT_BYTES, leaves_of
 from stook.overlay.contact_book import ContactBook
 from stook.storage.ports import HeldContract
 
-STORED, RESERVED, NEW = (shard_bytes(UNIT_BYTES, seed) for seed in (1, 2, 3))
-ALLOCATED = 6 * UNIT_BYTES
+STORED, RESERVED = shard_bytes(UNIT_BYTES, 1), shard_bytes(4 * UNIT_BYTES, 2)
+NEW = tuple(shard_bytes(UNIT_BYTES, seed) for seed in range(3, 9))
+ALLOCATED = 9 * UNIT_BYTES
+FARM = settings(
+    ALLOCATED,
+    terms=FarmerTerms(max_unfilled_bytes_per_renter=7 * UNIT_BYTES),
+    transfers=TransferLimits(block_bytes=UNIT_BYTES),
+)
 REPLIES: dict[Method, tuple[type[Record], ...]] = {
     Method.ANNOUNCE: (Done,),
     Method.CONTACTS: (ContactsReply,),
@@ -100,7 +108,7 @@ class Farmyard:
         quiet = structlog.wrap_logger(
             structlog.PrintLogger(), wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL)
         )
-        self.farm = replace(parts(farm=settings(ALLOCATED), clock=self.clock), book=ContactBook(NETWORK), log=quiet)
+        self.farm = replace(parts(farm=FARM, clock=self.clock), book=ContactBook(NETWORK), log=quiet)
         herald = Herald(self.farm, StandingEndpoint(contact_of(FARMER)), (), lambda: True)  # type: ignore[arg-type]
         contracts, notices = ContractDesk(self.farm, herald), NoticeDesk(self.farm, herald)
         transfers = TransferDesk(self.farm)
@@ -149,10 +157,10 @@ class Farmyard:
         contract = tape.pick((self.stored, self.reserved))
         match method:
             case Method.CLAIM:
-                data = tape.pick((NEW, STORED, RESERVED))
                 times = {"begin_ms": now_ms, "end_ms": now_ms + 60 * DAY_MS, "consign_by_ms": now_ms + HOUR_MS}
-                draft = draft_for(root_of(data), len(data), **times)
-                return Claim(tuple(self.maybe_vary(draft) for _ in range(1 + tape.number(3))))
+                shards = [tape.pick((*NEW, STORED, RESERVED)) for _ in range(1 + tape.number(3))]
+                drafts = [draft_for(root_of(data), len(data), **times) for data in shards]
+                return Claim(tuple(self.maybe_vary(draft) for draft in drafts))
             case Method.CONSIGN:
                 return Consign(self.maybe_vary(contract), self.grant(contract, Operation.CONSIGN))
             case Method.RETRIEVE:
@@ -201,7 +209,7 @@ class Farmyard:
         for kind, reply in zip(REPLIES[method], exchange.replies, strict=False):
             decode(kind, reply)
         assert len(exchange.replies) <= len(REPLIES[method])
-        assert len(exchange.sent) <= UNIT_BYTES + 32
+        assert len(exchange.sent) <= len(RESERVED) + 32 * 4
         self.audit()
 
     def audit(self) -> None:

@@ -9,7 +9,7 @@ from msgspec import structs
 
 import contract_samples as contracts
 import wire_samples as wires
-from fuzz_base import TARGETS, Tape, Target, target, vary
+from fuzz_base import TARGETS, Tape, Target, check_text, target, vary
 from fuzz_samples import encoded_samples, record_types
 from stook.codec import Record, decode, encode
 from stook.contracts.announcement import SignedAnnouncement, is_fresh, known_settlements, sign_announcement
@@ -359,7 +359,8 @@ def judges(data: bytes) -> None:
     def judge(check: Callable[[], object]) -> bool:
         try:
             check()
-        except StookError:
+        except StookError as error:
+            check_text(error)
             return False
         return True
 

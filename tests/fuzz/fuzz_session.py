@@ -24,7 +24,7 @@ from stook.wire.frames import HEADER_BYTES, INITIAL_CREDIT_BYTES, FrameType, par
 from stook.wire.hello import Role, SignedHello, make_hello
 from stook.wire.session import Session, SessionState
 
-MAX_EXCHANGES = 8
+MAX_EXCHANGES = 4
 METHODS = ("PUT", "GET", "WAIT", "A" * 32)
 PEER_NONCE = SessionNonce(b"p" * 16)
 
