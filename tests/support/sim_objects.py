@@ -19,7 +19,7 @@ def some_objects(net: Testnet, sizes: tuple[int, ...] = SIZES) -> dict[str, byte
 
 def items(objects: Mapping[str, bytes]) -> list[Item]:
     return [
-        Item(name, (lambda data=data: BytesSource(data)), len(data), modified_ms=1) for name, data in objects.items()
+        Item(name, (lambda data=data: BytesSource(data, 1)), len(data), modified_ms=1) for name, data in objects.items()
     ]
 
 

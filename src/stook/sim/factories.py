@@ -10,6 +10,7 @@ from stook.ids import NetworkId
 from stook.merkle import UNIT_BYTES
 from stook.renter.agent import AgentOptions
 from stook.renter.caretaker import CareTiming
+from stook.renter.drafts import DAY_MS
 from stook.renter.planner import Spread
 from stook.shards.geometry import Policy
 from stook.sim.dice import Dice
@@ -17,12 +18,14 @@ from stook.sim.dice import Dice
 NETWORK = NetworkId("sim.stook")
 GIB = 1 << 30
 HOUR_SECONDS = 3600.0
-CHORES = ChoreIntervals(reap_seconds=HOUR_SECONDS, scrub_seconds=24 * HOUR_SECONDS, announce_seconds=6 * HOUR_SECONDS)
-"""Rarer than in life, so that months pass in seconds; nothing simulated depends on finer steps."""
+CHORES = ChoreIntervals(
+    reap_seconds=6 * HOUR_SECONDS, scrub_seconds=24 * HOUR_SECONDS, announce_seconds=12 * HOUR_SECONDS
+)
+"""Rarer than in life, so that months pass in seconds; give others where a finer step matters."""
 CARE = CareTiming(
-    refresh_seconds=6 * HOUR_SECONDS,
-    cancel_seconds=HOUR_SECONDS,
-    fill_seconds=HOUR_SECONDS,
+    refresh_seconds=12 * HOUR_SECONDS,
+    cancel_seconds=6 * HOUR_SECONDS,
+    fill_seconds=6 * HOUR_SECONDS,
     renew_seconds=24 * HOUR_SECONDS,
 )
 
@@ -49,11 +52,15 @@ def farmer_settings(
     )
 
 
-def agent_options(policy: Policy | None = None, *, spares: int = 1, spread: Spread = Spread.STRICT) -> AgentOptions:
+def agent_options(
+    policy: Policy | None = None, *, spares: int = 1, spread: Spread = Spread.STRICT, contract_days: int = 90
+) -> AgentOptions:
     """How a simulated agent places."""
-    return AgentOptions(policy=policy, spares=spares, spread=spread, care=CARE, memory_budget_bytes=16 << 20)
-
-
-def content(dice: Dice, size_bytes: int) -> bytes:
-    """Bytes to store, no two alike."""
-    return dice(size_bytes)
+    return AgentOptions(
+        policy=policy,
+        spares=spares,
+        spread=spread,
+        contract_duration_ms=contract_days * DAY_MS,
+        care=CARE,
+        memory_budget_bytes=16 << 20,
+    )

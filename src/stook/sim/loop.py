@@ -208,9 +208,9 @@ def _no_time() -> float:
 class InlineOffload:
     """`stook.clock.Offload` that does the work in place, so that no thread's real time meets virtual time.
 
-    `seconds` draws how long each piece of work takes in virtual time (none by default); half of it passes before the
-    work is done and half after, so that other tasks run in between and a cancellation can come on either side, as
-    with a thread.
+    Other tasks have a turn before the work is done, as with a thread. `seconds` draws how long each piece takes in
+    virtual time (none by default); half of it passes before the work and half after, so that a cancellation can come on
+    either side.
     """
 
     def __init__(self, seconds: Callable[[], float] = _no_time) -> None:
@@ -221,5 +221,6 @@ class InlineOffload:
         half = self._seconds() / 2
         await asyncio.sleep(half)
         result = work()
-        await asyncio.sleep(half)
+        if half:
+            await asyncio.sleep(half)
         return result
