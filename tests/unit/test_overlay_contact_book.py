@@ -167,6 +167,11 @@ def test_forget():
         ("::ffff:192.0.2.9", "192.0.2.0/24"),
         ("a.b.Example.org.", "example.org"),
         ("localhost", "localhost"),
+        *(
+            (odd, "odd")
+            for odd in ("16909060", "1.2.772", "0x1.2.3.0X4", "001.2.3.4", "1.2.3.4.", "0x", "a.0x1f.", ".")
+        ),
+        ("1.2.3.4x", "3.4x"),
     ],
 )
 def test_network_groups(host, group):

@@ -47,6 +47,8 @@ def test_networks_are_slash_24_slash_48_or_a_name() -> None:
     assert network_groups(["192.0.2.77", "192.0.2.1"]) == {"192.0.2.0/24"}
     assert network_groups(["2001:db8:1:2::3"]) == {"2001:db8:1::/48"}
     assert network_groups(["Farm.example.", "198.51.100.1"]) == {"farm.example", "198.51.100.0/24"}
+    assert network_groups(["::ffff:192.0.2.1"]) == {"192.0.2.0/24"}
+    assert network_groups(["3221225985", "192.0.513", "0xc0.0.2.1"]) == {"odd"}, "one host in old spellings"
 
 
 @pytest.mark.parametrize("field", ["operator", "failure_domain", "networks"])

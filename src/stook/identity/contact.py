@@ -22,10 +22,28 @@ from stook.identity.keys import NodeKey, node_id_of, verify
 from stook.ids import NetworkId, NetworkIdField, NodeId, PublicKeyField, SignatureField, U32Field, U63Field
 
 CONTACT_VERSION = 1
+ODD_NETWORK = "odd"
+"""The network of every host that is neither an address literal nor a name."""
 MAX_ADDRESSES = 8
 MAX_CONTACT_BYTES = 4096
 """Above the encoding of any contact: eight addresses with the longest host names."""
+_NUMERIC_LABEL = re.compile(r"(?:0x[0-9a-f]*|[0-9]*)\Z")
 _URI = re.compile(r"stook://(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9.\-]{1,253})):([0-9]{1,5})/([0-9A-Fa-f]{40})/?")
+
+
+def ip_network_of(host: str) -> str | None:
+    """The /24 of an IPv4 literal (IPv4-mapped IPv6 counts as such), the /48 of an IPv6 one; None for a DNS name.
+
+    No name ends in a number or in nothing, but the resolvers of most systems read ``16909060``, ``1.2.772`` and
+    ``0x1.2.3.4`` as ``1.2.3.4``: nobody announces himself so who does not mean to seem many. They share `ODD_NETWORK`.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return ODD_NETWORK if _NUMERIC_LABEL.match(host.lower().rstrip(".").rpartition(".")[2]) else None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))
 
 
 class AddressKind(enum.IntEnum):

@@ -7,7 +7,6 @@ unverified, and no one network (/24, /48, domain) can fill it (`docs/protocol/di
 from __future__ import annotations
 
 import enum
-import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -19,7 +18,7 @@ from stook.contracts.announcement import (
     verify_announcement,
 )
 from stook.errors import MisbehaviourError, ReasonCode, RefusedError
-from stook.identity.contact import Address, AddressKind
+from stook.identity.contact import Address, AddressKind, ip_network_of
 from stook.identity.envelope import MAX_PAYLOAD_BYTES
 from stook.identity.pow import puzzle_bits
 from stook.ids import NetworkId, NodeId
@@ -93,13 +92,7 @@ def network_group(host: str) -> str:
 
     Whoever owns a domain has as many names in it as he likes, so a whole domain counts as one.
     """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return ".".join(host.lower().rstrip(".").split(".")[-2:])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))
+    return ip_network_of(host) or ".".join(host.lower().rstrip(".").split(".")[-2:])
 
 
 def _networks(addresses: Iterable[Address]) -> frozenset[str]:

@@ -9,13 +9,13 @@ lose, or hold hostage, a whole segment (`docs/protocol/placement.md`).
 from __future__ import annotations
 
 import enum
-import ipaddress
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stook.errors import NotEnoughError
+from stook.identity.contact import ip_network_of
 from stook.ids import NodeId
 
 Dice = Callable[[int], bytes]
@@ -100,16 +100,7 @@ class Choice:
 
 def network_groups(hosts: Iterable[str]) -> frozenset[str]:
     """The /24 (IPv4) or /48 (IPv6) of each address literal; a DNS name counts as a network of its own."""
-    groups = set()
-    for host in hosts:
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            groups.add(host.lower().rstrip("."))
-            continue
-        prefix = 24 if address.version == 4 else 48
-        groups.add(str(ipaddress.ip_network((address, prefix), strict=False)))
-    return frozenset(groups)
+    return frozenset(ip_network_of(host) or host.lower().rstrip(".") for host in hosts)
 
 
 def group_cap(k: int) -> int:

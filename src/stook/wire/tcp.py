@@ -60,6 +60,8 @@ class TcpCarrier:
             server = await loop.create_server(build, host, port, reuse_address=True)
         except OSError as error:
             raise EnvironmentFault(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        except UnicodeError:
+            raise EnvironmentFault(f"cannot listen on {host[:80]}:{port}: that is no host name") from None
         return TcpListener(server)
 
     def _raw_buffer(self, loop: asyncio.AbstractEventLoop) -> memoryview:
