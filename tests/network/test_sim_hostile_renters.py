@@ -255,7 +255,10 @@ def test_a_hundred_silent_senders_take_bounded_memory_and_leave_room_for_others(
                 deal = neighbour.consign(
                     farmer, contract, neighbour.grant(contract, Operation.CONSIGN), goods.leaves, goods.data
                 )
-                receipt = await asyncio.wait_for(deal, 900)
+                begun = asyncio.get_running_loop().time()
+                receipt = await deal
+                # The first of the silent ones is cut off after 30 seconds; its lane goes to who has none.
+                assert asyncio.get_running_loop().time() - begun < 60
                 assert receipt.receipt.size_bytes == UNIT_BYTES
                 await neighbour.close()
             assert len(codes) == len(contracts)

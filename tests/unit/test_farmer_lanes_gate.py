@@ -47,6 +47,40 @@ def test_lanes_are_bounded_reused_and_given_in_order() -> None:
     assert asyncio.run(scene()) == ["a", "b", "c", "d"]
 
 
+def test_peers_take_turns_and_a_crowd_makes_room() -> None:
+    async def scene() -> tuple[list[str], list[str]]:
+        lanes = Lanes(TransferLimits(max_transfers=2, max_waiting=3, block_bytes=UNIT))
+        said: list[str] = []
+        refused: list[str] = []
+        gates: dict[str, asyncio.Event] = {}
+
+        async def transfer(name: str) -> None:
+            gates[name] = asyncio.Event()
+            try:
+                async with lanes.lane(name[0].encode()):
+                    said.append(name)
+                    await gates[name].wait()
+            except RefusedError:
+                refused.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            for name in ("a1", "a2", "a3", "a4", "a5", "a6", "b1", "c1"):
+                group.create_task(transfer(name))
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            # The line holds three: a6 found it full of its own; b1 pushed a5 out, c1 pushed a4 out.
+            assert refused == ["a6", "a5", "a4"]
+            for name in ("a1", "b1", "a2", "c1", "a3"):
+                gates[name].set()
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+        assert (lanes.running, lanes.waiting) == (0, 0)
+        return said, refused
+
+    said, _ = asyncio.run(scene())
+    assert said == ["a1", "a2", "b1", "c1", "a3"]
+
+
 def test_who_leaves_the_line_takes_no_lane_with_them() -> None:
     async def scene() -> None:
         lanes = Lanes(TransferLimits(max_transfers=1, max_waiting=4, block_bytes=UNIT))

@@ -77,7 +77,7 @@ class TransferDesk:
             if ready.receipt is not None:
                 await exchange.reply(encode(ready))
                 return
-            async with parts.lanes.lane() as lane:
+            async with parts.lanes.lane(exchange.peer_id) as lane:
                 receipt = await self._receive(exchange, request.contract, ready, lane)
         await exchange.reply(encode(receipt))
 
@@ -211,7 +211,7 @@ class TransferDesk:
         held, begin, end = await parts.offload(lambda: self._examine(request, exchange.peer_key))
         seconds = parts.settings.transfers.transfer_deadline_seconds
         try:
-            async with asyncio.timeout(seconds), parts.lanes.lane() as lane:
+            async with asyncio.timeout(seconds), parts.lanes.lane(exchange.peer_id) as lane:
                 await self._send(exchange, request, held, begin, end, lane)
         except TimeoutError:
             raise RefusedError(ReasonCode.TOO_SLOW, f"not done in {seconds:g} s") from None
