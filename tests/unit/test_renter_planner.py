@@ -86,7 +86,6 @@ def test_without_caps_one_machine_is_enough() -> None:
         ({"storage_price_per_gib_hour": 11}, Reason.TOO_DEAR),
         ({"download_price_per_gib": 11}, Reason.TOO_DEAR),
         ({"settlements": (1,)}, Reason.SETTLEMENT),
-        ({"avoid_until_ms": 5}, Reason.AVOIDED),
     ],
 )
 def test_the_reason_for_passing_over_is_told(changes: dict[str, object], reason: Reason) -> None:
@@ -102,6 +101,23 @@ def test_excluded_farmers_are_left_out() -> None:
         [farmer(1), farmer(2)], demand(count=1), excluding=frozenset({farmer(1).node_id}), now_ms=0, dice=dice()
     )
     assert choice.chosen == (farmer(2).node_id,)
+
+
+def test_farmers_that_rest_come_last_and_only_when_needed() -> None:
+    resting = [farmer(1, avoid_until_ms=9), farmer(2, avoid_until_ms=5), farmer(3, avoid_until_ms=7)]
+    choice = choose([*resting, farmer(4)], demand(count=1), now_ms=0, dice=dice())
+    assert choice.chosen == (farmer(4).node_id,)
+    assert {rejection.reason for rejection in choice.rejected} == {Reason.AVOIDED}
+    choice = choose([*resting, farmer(4)], demand(count=3), now_ms=0, dice=dice())
+    assert choice.chosen == (farmer(4).node_id, farmer(2).node_id, farmer(3).node_id)
+    assert [rejection.node_id for rejection in choice.rejected] == [farmer(1).node_id]
+    assert choose([*resting, farmer(4)], demand(count=3), now_ms=10, dice=dice()).rejected == ()
+
+
+def test_resting_farmers_pass_no_cap() -> None:
+    crowd = [farmer(number, operator="one", avoid_until_ms=5) for number in range(6)]
+    choice = choose(crowd, demand(count=4), at_least=0, now_ms=0, dice=dice())
+    assert len(choice.chosen) == group_cap(3)
 
 
 def test_nobody_known_is_said_plainly() -> None:

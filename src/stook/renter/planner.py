@@ -12,7 +12,7 @@ import enum
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stook.errors import NotEnoughError
 from stook.identity.contact import ip_network_of
@@ -111,7 +111,6 @@ def group_cap(k: int) -> int:
 def _unfit(candidate: Candidate, demand: Demand, excluding: frozenset[NodeId], now_ms: int) -> Reason | None:
     judgements = (
         (candidate.node_id in excluding, Reason.EXCLUDED),
-        (candidate.avoid_until_ms > now_ms, Reason.AVOIDED),
         (candidate.max_shard_bytes < demand.shard_bytes, Reason.SHARD_TOO_LARGE),
         (candidate.free_bytes < demand.shard_bytes, Reason.FULL),
         (candidate.min_duration_ms > demand.duration_ms, Reason.TOO_SHORT),
@@ -122,6 +121,7 @@ def _unfit(candidate: Candidate, demand: Demand, excluding: frozenset[NodeId], n
             Reason.TOO_DEAR,
         ),
         (demand.settlement not in candidate.settlements, Reason.SETTLEMENT),
+        (candidate.avoid_until_ms > now_ms, Reason.AVOIDED),
     )
     return next((reason for bad, reason in judgements if bad), None)
 
@@ -199,6 +199,8 @@ def choose(
 ) -> Choice:
     """Choose `demand.count` distinct farmers. `holders` have shards of the segment already and count for the caps.
 
+    Those that rest after a failure are taken only when the others are too few.
+
     Raises `NotEnoughError` below `at_least` (default: all), with a sentence that counts who was passed over and why.
     """
     barred = excluding | {holder.node_id for holder in holders}
@@ -223,11 +225,34 @@ def choose(
         )
         if len(again) > len(chosen):
             chosen, capped = again, capped_again
+    if len(chosen) < demand.count:
+        chosen += _rested(candidates, rejected, demand, (*holders, *chosen), demand.count - len(chosen))
+        taken = {candidate.node_id for candidate in chosen}
+        rejected = [rejection for rejection in rejected if rejection.node_id not in taken]
     rejected += capped
     lack = shortage(len(candidates), len(chosen), demand, rejected) if len(chosen) < demand.count else ""
     if len(chosen) < (demand.count if at_least is None else at_least):
         raise NotEnoughError(lack)
     return Choice(tuple(candidate.node_id for candidate in chosen), tuple(rejected), lack)
+
+
+def _rested(
+    candidates: Sequence[Candidate],
+    rejected: Sequence[Rejection],
+    demand: Demand,
+    holders: Sequence[Candidate],
+    count: int,
+) -> list[Candidate]:
+    """At most `count` of those passed over only because they rest, who rest least first.
+
+    When nearly everybody failed it was our own line that did.
+    """
+    resting = {rejection.node_id for rejection in rejected if rejection.reason is Reason.AVOIDED}
+    order = sorted(
+        (candidate for candidate in candidates if candidate.node_id in resting),
+        key=lambda candidate: candidate.avoid_until_ms,
+    )
+    return _hand_out(order, replace(demand, count=count), holders)[0]
 
 
 def shortage(known: int, found: int, demand: Demand, rejected: Sequence[Rejection]) -> str:
