@@ -31,7 +31,7 @@ class Bundle(Generic[T]):
     def add(self, owner: T, size_bytes: int, fill: Callable[[memoryview], int]) -> int:
         """Let `fill` write up to `size_bytes` bytes and keep as many as it says; returns that number.
 
-        Blocks while `fill` reads. Bytes that cannot be read fully are not kept by this call's caller: see `undo`.
+        Blocks while `fill` reads; when it raises, nothing was added.
         """
         begin = self.used_bytes
         got = fill(self.slot.plain[begin : begin + size_bytes])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -44,17 +44,19 @@ class Slot:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Waiting:
     shape: SegmentShape
     plain_bytes: int
     turn: asyncio.Future[Slot]
+    let_go: Callable[[], None] | None
 
 
 class SlotPool:
     """Hands out slots, first come first served, so that all together stay within `budget_bytes`.
 
-    A need above the whole budget is served when it is alone.
+    A need above the whole budget is served when it is alone. Who holds a slot while it waits for another says how to
+    let go of it: when everybody who holds one waits, nothing would ever come back, so the first is asked to.
     """
 
     def __init__(self, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
@@ -69,11 +71,17 @@ class SlotPool:
         """Bytes of all slots, leased and idle."""
         return self._held_bytes
 
-    async def lease(self, shape: SegmentShape, plain_bytes: int | None = None) -> Slot:
-        """A slot for `shape`, with room for its whole capacity of plaintext unless told otherwise."""
+    async def lease(
+        self, shape: SegmentShape, plain_bytes: int | None = None, *, let_go: Callable[[], None] | None = None
+    ) -> Slot:
+        """A slot for `shape`, with room for its whole capacity of plaintext unless told otherwise.
+
+        Whoever holds a slot already must pass `let_go`: called at most once, it sees to it that this slot is given back
+        in time, without waiting for the lease.
+        """
         plain = shape.capacity if plain_bytes is None else plain_bytes
         turn: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(shape, plain, turn))
+        self._waiting.append(_Waiting(shape, plain, turn, let_go))
         self._serve()
         try:
             return await turn
@@ -105,10 +113,18 @@ class SlotPool:
             if not first.turn.cancelled():
                 slot = self._take(first.shape, first.plain_bytes)
                 if slot is None:
+                    self._break_circle()
                     return
                 self._leased += 1
                 first.turn.set_result(slot)
             self._waiting.popleft()
+
+    def _break_circle(self) -> None:
+        holders = [each for each in self._waiting if each.let_go is not None and not each.turn.cancelled()]
+        if holders and len(holders) == self._leased:
+            let_go, holders[0].let_go = holders[0].let_go, None
+            assert let_go is not None
+            let_go()
 
     def _take(self, shape: SegmentShape, plain: int) -> Slot | None:
         need = shape.coded_bytes + plain
