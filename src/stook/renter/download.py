@@ -7,7 +7,8 @@ Only the units that are wanted travel, from the farmers that answer first; every
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from stook.clock import Offload
@@ -27,7 +28,10 @@ from stook.storage.renter_ports import Catalog
 
 _EXTRA_ROWS = 2
 _PARALLEL_SEGMENTS = 16
-_BATCH_SEGMENTS = 64
+_LOCATED_AT_ONCE = 8
+"""Grants run out, so segments are not asked for long before their turn."""
+_OPEN_AT_ONCE = 64
+"""Sinks that are open while they wait for further segments: a process has few file descriptors."""
 
 
 @dataclass(eq=False, slots=True)
@@ -87,6 +91,17 @@ def jobs_of(targets: Iterable[Target]) -> list[_Job]:
     return list(jobs.values())
 
 
+def waves(targets: Sequence[Target], most: int = _OPEN_AT_ONCE) -> Iterator[Sequence[Target]]:
+    """Cut `targets` where more than `most` would wait half written for another segment. Pure."""
+    first = waiting = 0
+    for at, target in enumerate(targets):
+        waiting += len({extent.segment_id for extent in target.record.extents}) > 1
+        if waiting > most:
+            yield targets[first:at]
+            first, waiting = at, 1
+    yield targets[first:]
+
+
 class Downloader:
     """Fetches objects. Segments run side by side within the memory budget."""
 
@@ -117,36 +132,43 @@ class Downloader:
 
         Raises `NotEnoughError` naming the object when too few farmers give true bytes, and what sinks raise.
         """
-        jobs = jobs_of(targets)
         try:
-            await self._commit([target for target in targets if not target.pieces_left], meter)
-            for first in range(0, len(jobs), _BATCH_SEGMENTS):
-                await self._fetch_batch(jobs[first : first + _BATCH_SEGMENTS], meter)
-        finally:
+            for wave in waves(targets):
+                await self._get_wave(wave, meter)
+        except BaseException:
             unfinished = [target for target in targets if not target.done]
-            if unfinished:
-                await asyncio.shield(self._offload(lambda: _abort(unfinished)))
+            await asyncio.shield(self._offload(lambda: _abort(unfinished)))
+            raise
 
-    async def _fetch_batch(self, jobs: Sequence[_Job], meter: Meter) -> None:
+    async def _get_wave(self, targets: Sequence[Target], meter: Meter) -> None:
+        jobs = jobs_of(targets)
+        empty = [target for target in targets if not target.pieces_left]
+        async with self._delivering:
+            await self._offload(lambda: _commit(empty))
+        meter.objects(len(empty))
+        gate = asyncio.Semaphore(_PARALLEL_SEGMENTS)
+        async with Tasks() as group:
+            for first in range(0, len(jobs), _LOCATED_AT_ONCE):
+                await self._start(group, gate, jobs[first : first + _LOCATED_AT_ONCE], meter)
+
+    async def _start(self, group: Tasks, gate: asyncio.Semaphore, jobs: Sequence[_Job], meter: Meter) -> None:
         ids = [job.segment_id for job in jobs]
         entries = await self._offload(lambda: self._catalog.segments(ids))
         located = await self._agent.locate(ids, self._node_key)
-        gate = asyncio.Semaphore(_PARALLEL_SEGMENTS)
-        async with Tasks() as group:
-            for job in jobs:
-                label = job.parts[0].target.label
-                entry = entries.get(job.segment_id)
-                if entry is None:
-                    raise CorruptionError(f"{label}: the catalog has lost segment {job.segment_id.hex()}")
-                where = located.get(job.segment_id)
-                if where is None:
-                    raise NotFoundError(
-                        f"{label}: the agent knows no farmer for one of its segments; try `stook agent sync`"
-                    )
-                record = self._vault.open_segment(entry)
-                await gate.acquire()
-                task = group.create_task(self._fetch(job, record, where, meter))
-                task.add_done_callback(lambda _: gate.release())
+        for job in jobs:
+            label = job.parts[0].target.label
+            entry = entries.get(job.segment_id)
+            if entry is None:
+                raise CorruptionError(f"{label}: the catalog has lost segment {job.segment_id.hex()}")
+            where = located.get(job.segment_id)
+            if where is None:
+                raise NotFoundError(
+                    f"{label}: the agent knows no farmer for one of its segments; try `stook agent sync`"
+                )
+            record = self._vault.open_segment(entry)
+            await gate.acquire()
+            task = group.create_task(self._fetch(job, record, where, meter))
+            task.add_done_callback(lambda _: gate.release())
 
     async def _fetch(self, job: _Job, record: SegmentRecord, located: Located, meter: Meter) -> None:
         begin, length = job.begin, job.end - job.begin
@@ -187,26 +209,13 @@ class Downloader:
             async with self._delivering:  # sinks are told one thing at a time
                 complete = await self._offload(lambda: _deliver(job, plain, begin))
         meter.durable(sum(part.length for part in job.parts))
-        await self._commit(complete, meter)
-
-    async def _commit(self, targets: Sequence[Target], meter: Meter) -> None:
-        if not targets:
-            return
-
-        def work() -> None:
-            for target in targets:
-                _open(target)
-                target.sink.commit(target.record.modified_ns // 1_000_000)
-                target.done = True
-
-        async with self._delivering:
-            await self._offload(work)
-        meter.objects(len(targets))
+        meter.objects(complete)
 
 
 def _abort(targets: Sequence[Target]) -> None:
     for target in targets:
-        target.sink.abort()
+        with contextlib.suppress(Exception):  # the error that brought us here is the one to tell
+            target.sink.abort()
 
 
 def _open(target: Target) -> None:
@@ -215,16 +224,26 @@ def _open(target: Target) -> None:
         target.opened = True
 
 
-def _deliver(job: _Job, plain: memoryview, begin: int) -> list[Target]:
-    """Hand out what was fetched; the targets that have everything now."""
-    complete = []
+def _commit(targets: Iterable[Target]) -> None:
+    for target in targets:
+        _open(target)
+        target.sink.commit(target.record.modified_ns // 1_000_000)
+        target.done = True
+
+
+def _deliver(job: _Job, plain: memoryview, begin: int) -> int:
+    """Hand out what was fetched; how many targets have everything now. Each is committed before the next is opened,
+    so that a bundle of a thousand files needs one descriptor at a time.
+    """
+    complete = 0
     for part in job.parts:
         target = part.target
         _open(target)
         target.sink.write_at(part.at, plain[part.offset - begin : part.offset - begin + part.length])
         target.pieces_left -= 1
         if not target.pieces_left:
-            complete.append(target)
+            _commit([target])
+            complete += 1
     return complete
 
 

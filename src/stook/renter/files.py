@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from stook.errors import EnvironmentFault, NotFoundError
@@ -28,7 +29,8 @@ class FileSource:
         self._path = path
         self._open = True
         status = os.fstat(self._descriptor)
-        self.size_bytes: int | None = status.st_size
+        # Only a regular file's size is the number of bytes it will give.
+        self.size_bytes: int | None = status.st_size if stat.S_ISREG(status.st_mode) else None
         self.modified_ms = status.st_mtime_ns // 1_000_000
 
     def read_into(self, buffer: memoryview) -> int:
@@ -79,6 +81,7 @@ class FileSink:
         self._temporary = path.with_name(f".{_short(path.name)}.stook-partial")
         self._sync = sync
         self._descriptor: int | None = None
+        self._begun = False
 
     def begin(self, size_bytes: int) -> None:
         """Create the temporary file. Raises `EnvironmentFault`."""
@@ -86,6 +89,7 @@ class FileSink:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
             self._descriptor = os.open(self._temporary, flags, 0o666)
+            self._begun = True
             if size_bytes:
                 os.ftruncate(self._descriptor, size_bytes)
         except OSError as error:
@@ -110,17 +114,21 @@ class FileSink:
             if self._sync:
                 os.fsync(self._descriptor)
             os.utime(self._temporary, ns=(modified_ms * 1_000_000, modified_ms * 1_000_000))
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
             self._temporary.replace(self._path)
+            self._begun = False
         except OSError as error:
             raise EnvironmentFault(f"{self._path}: {error.strerror}") from error
 
     def abort(self) -> None:
         """Remove the temporary file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        with contextlib.suppress(OSError):
+            if descriptor is not None:
+                os.close(descriptor)
+        if self._begun:
+            self._begun = False
             with contextlib.suppress(OSError):
                 self._temporary.unlink()
 

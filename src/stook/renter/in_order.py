@@ -7,6 +7,7 @@ the next is fetched. At most two windows are in memory, whatever the object's si
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 
 from stook.clock import Offload
@@ -88,5 +89,6 @@ async def fetch_in_order(
             group.create_task(write())
         await offload(lambda: sink.commit(record.modified_ns // 1_000_000))
     except BaseException:
-        await asyncio.shield(offload(sink.abort))
+        with contextlib.suppress(Exception):  # the error that brought us here is the one to tell
+            await asyncio.shield(offload(sink.abort))
         raise
