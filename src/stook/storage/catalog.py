@@ -52,6 +52,7 @@ from stook.storage.renter_ports import (
     ObjectSummary,
     SegmentEntry,
     Upload,
+    UploadOverError,
     VersionConflictError,
 )
 
@@ -380,5 +381,5 @@ def _insert_objects(
 def _upload_number(connection: Connection, upload_id: bytes) -> int:
     number: int | None = connection.scalar(select(uploads.c.number).where(uploads.c.upload_id == upload_id))
     if number is None:
-        raise NotFoundError(f"there is no upload {upload_id.hex()}")
+        raise UploadOverError(upload_id)
     return number

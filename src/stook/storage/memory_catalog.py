@@ -18,6 +18,7 @@ from stook.storage.renter_ports import (
     ObjectSummary,
     SegmentEntry,
     Upload,
+    UploadOverError,
     VersionConflictError,
 )
 
@@ -102,7 +103,7 @@ class MemoryCatalog:
             self._check_versions(entries, expected or {})
             fresh = self._check_new(segments)
             if upload_id is not None and upload_id not in self._uploads:
-                raise NotFoundError(f"there is no upload {upload_id.hex()}")
+                raise UploadOverError(upload_id)
             dead = self._dead()
             for segment_id in (each for entry in entries for each in entry.segment_ids):
                 if segment_id in dead:
@@ -223,7 +224,7 @@ class MemoryCatalog:
         with self._lock:
             upload = self._uploads.get(upload_id)
             if upload is None:
-                raise NotFoundError(f"there is no upload {upload_id.hex()}")
+                raise UploadOverError(upload_id)
             self._segments.update(self._check_new([segment]))
             upload.segments[ordinal] = segment.segment_id
             upload.facts = replace(upload.facts, touched_ms=at_ms)

@@ -20,7 +20,7 @@ from typing import Protocol
 from stook.contracts.announcement import SignedAnnouncement
 from stook.contracts.contract import Contract
 from stook.contracts.receipt import SignedEraseReceipt, SignedStorageReceipt
-from stook.errors import ConflictError
+from stook.errors import ConflictError, NotFoundError
 from stook.ids import ContractId, NodeId, SegmentId, ShardRoot
 from stook.shards.geometry import Policy
 
@@ -198,10 +198,11 @@ class AgentStore(Protocol):
         """
         ...
 
-    def record_receipts(self, receipts: Sequence[SignedStorageReceipt]) -> None:
+    def record_receipts(self, receipts: Sequence[SignedStorageReceipt]) -> frozenset[ContractId]:
         """Keep receipts; CLAIMED and LOST placements become STORED, CANCELLING and ERASED ones stay what they are.
 
-        The caller verified them. Raises `NotFoundError` on an unknown contract.
+        Returns the contracts of those that stayed: their shards will be erased. The caller verified the receipts.
+        Raises `NotFoundError` on an unknown contract.
         """
         ...
 
@@ -240,6 +241,10 @@ class AgentStore(Protocol):
 
     def cancel(self, contract_ids: Iterable[ContractId]) -> None:
         """CLAIMED, STORED and LOST placements become CANCELLING (cut-off spares); all other ids are ignored."""
+        ...
+
+    def claimed(self, limit: int, after: bytes = b"") -> list[Placement]:
+        """CLAIMED placements with contract ids above `after`, in order of id."""
         ...
 
     def farmers_to_cancel(self) -> Mapping[NodeId, int]:
@@ -319,6 +324,17 @@ class VersionConflictError(ConflictError):
         shown = ", ".join(f"{bucket}/{name}" for bucket, name in names[:3])
         super().__init__(f"changed meanwhile: {shown}{' and others' if len(names) > 3 else ''}")
         self.names = tuple(names)
+
+
+class UploadOverError(NotFoundError):
+    """The upload is not there any more: another process finished it, or gave it up, with the same object."""
+
+    exit_code = ConflictError.exit_code
+
+    def __init__(self, upload_id: bytes) -> None:
+        super().__init__(
+            f"there is no upload {upload_id.hex()} any more: the same object was stored or removed at the same time"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,7 +476,8 @@ class Catalog(Protocol):
 
         Raises `VersionConflictError` when an entry's version is not above what its name had, a name comes twice, or
         `expected` does not hold; `ConflictError` when a segment id is taken or a segment is garbage already;
-        `NotFoundError` for an unknown bucket, segment or upload; `UserError` for a bad name.
+        `NotFoundError` for an unknown bucket or segment, `UploadOverError` for an unknown upload; `UserError` for a bad
+        name.
         """
         ...
 
@@ -524,7 +541,7 @@ class Catalog(Protocol):
         """Keep a segment for an upload; one kept under the same ordinal before becomes garbage.
 
         Best called before the segment is placed, so that no placement is ever without an owner; whether it is durable
-        is then asked of the agent. Raises `NotFoundError` for an unknown upload, `ConflictError` for a known segment.
+        is then asked of the agent. Raises `UploadOverError` for an unknown upload, `ConflictError` for a known segment.
         """
         ...
 
