@@ -1,4 +1,4 @@
-"""How fast the catalog takes in small objects: batches of 1,000 in one transaction each. JSON on the last line.
+"""How fast the catalog takes in small objects: batches of 1,000 in one transaction each.
 
 The yardstick is the same rows through the bare `sqlite3` module, same pragmas, one index less work to look things up.
 """
@@ -6,13 +6,13 @@ The yardstick is the same rows through the bare `sqlite3` module, same pragmas, 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sqlite3
 import tempfile
 import time
 from pathlib import Path
 
+from bench.common import report
 from stook.ids import SegmentId
 from stook.storage.catalog import SqlCatalog
 from stook.storage.renter_ports import Bucket, ObjectEntry, SegmentEntry
@@ -100,20 +100,19 @@ def main() -> None:
             catalog.get("x", name)
         single = time.perf_counter() - begun
         catalog.close()
-    print(
-        json.dumps(
-            {
-                "objects": chosen.objects,
-                "batch": chosen.batch,
-                "objects_per_s": round(len(names) / fresh),
-                "rows_per_s": round(2 * len(names) / fresh),
-                "overwrites_per_s": round(len(names) / again),
-                "bare_sqlite_objects_per_s": round(len(names) / bare),
-                "listed_per_s": round(listed / listing),
-                "read_in_batches_per_s": round(len(names) / reading),
-                "read_singly_per_s": round(1000 / single),
-            }
-        )
+    report(
+        "catalog",
+        {
+            "objects": chosen.objects,
+            "batch": chosen.batch,
+            "objects_per_s": round(len(names) / fresh),
+            "rows_per_s": round(2 * len(names) / fresh),
+            "overwrites_per_s": round(len(names) / again),
+            "bare_sqlite_objects_per_s": round(len(names) / bare),
+            "listed_per_s": round(listed / listing),
+            "read_in_batches_per_s": round(len(names) / reading),
+            "read_singly_per_s": round(1000 / single),
+        },
     )
 
 

@@ -6,6 +6,7 @@ import filecmp
 import json
 import os
 import platform
+import signal
 import socket
 import statistics
 import sys
@@ -87,6 +88,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def machine() -> dict[str, object]:
     """What the figures were taken on."""
     return {"cpus": os.cpu_count(), "machine": platform.machine(), "python": sys.version.split()[0]}
+
+
+def end_in_order() -> None:
+    """Let SIGTERM and SIGHUP unwind the program, so that it ends the processes it started, stopped ones too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
 
 
 def report(name: str, result: Mapping[str, object]) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.common import disk_bytes, report, same_file, spread, write_random
+from bench.common import disk_bytes, end_in_order, report, same_file, spread, write_random
 from bench.stook_grid import StookGrid
 from bench.yardstick import copy_through_loopback
 from stook.config import parse_size
@@ -31,6 +31,8 @@ from stook.shards.geometry import Policy
 MIB = 1 << 20
 SMALL_SEED = 20
 SMALL_BYTES = (1 << 10, 20 << 10)
+WARM_BYTES = 256 * MIB
+"""Enough for a client to have allocated all its buffers once."""
 STORED_LIMIT = 1.3
 """How much of (n/k) x data the farmers' disks may hold at most."""
 
@@ -189,17 +191,17 @@ def measure_code(code: str, chosen: list[Job], *, repeat: int, small_files: int,
     folder = root / "files"
     folder.mkdir()
     with StookGrid(root / "grid", farmers=policy.n, code=code) as grid:
-        warm_up(grid, folder)
+        warm_up(grid, folder, min(WARM_BYTES, max(job.size_bytes for job in chosen)))
         result: dict[str, Any] = {job.name: measure_job(grid, folder, job, repeat) for job in chosen}
         if small_files:
             result["small_files"] = measure_small_files(grid, root, folder, small_files, policy)
     return result
 
 
-def warm_up(grid: StookGrid, folder: Path) -> None:
+def warm_up(grid: StookGrid, folder: Path, size_bytes: int) -> None:
     """Sessions opened, code loaded, buffers touched: what a long-running client has behind it."""
     path = folder / "warm"
-    write_random(path, 8 * MIB)
+    write_random(path, size_bytes)
     grid.put([("warm", path)])
     grid.get(["warm"])
     grid.forget(["warm"])
@@ -218,6 +220,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.short:
         options.large, options.many, options.small_files = "64 MiB", 20, 500
+    end_in_order()
     chosen = jobs(parse_size(options.large), options.many)
     result: dict[str, Any] = {}
     for number, code in enumerate(options.codes.split(",")):

@@ -301,10 +301,12 @@ def measure(receiver: Receiver, sender: Sender, amount: int) -> tuple[float, flo
     here, there = context.Pipe()
     process = context.Process(target=receiver, args=(there, amount))
     process.start()
+    there.close()  # so that a failing end is the end of its pipe, not a wait without end
     port = here.recv()
     out, inner = context.Pipe()
     other = context.Process(target=_send_and_tell, args=(inner, sender, port, amount))
     other.start()
+    inner.close()
     sender_cpu, wall = out.recv()
     receiver_cpu, _ = here.recv()
     process.join()

@@ -38,6 +38,7 @@ def copy_through_loopback(source: Path, target: Path) -> dict[str, float]:
     here, there = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_receive, args=(there, str(target)))
     process.start()
+    there.close()  # so that the other end's failing is the end of the pipe, not a wait without end
     with socket.create_connection((HOST, here.recv())) as connection, source.open("rb", buffering=0) as file:
         buffer = memoryview(bytearray(PIECE))
         wall, cpu = time.perf_counter(), time.process_time()

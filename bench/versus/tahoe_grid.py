@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.common import cpu_seconds, free_ports
@@ -92,20 +94,77 @@ class TahoeGrid:
         connection.close()
         return total
 
+    def put_many(self, paths: Sequence[Path], connections: int) -> list[str]:
+        """Upload files over several connections at a time; their capabilities."""
+        with ThreadPoolExecutor(connections) as pool:
+            return list(pool.map(self.put, paths))
+
+    def get_many(self, capabilities: Sequence[str], connections: int) -> int:
+        """Download everything over several connections at a time; the number of bytes."""
+        with ThreadPoolExecutor(connections) as pool:
+            return sum(pool.map(lambda capability: self.get(capability, bytearray(BLOCK_BYTES)), capabilities))
+
+    def matches(self, capability: str, path: Path) -> bool:
+        """Download a file and compare it with one on disk."""
+        connection = self._connection()
+        connection.request("GET", f"/uri/{capability}")
+        response = connection.getresponse()
+        same = response.status == 200
+        with path.open("rb") as file:
+            while block := response.read(BLOCK_BYTES):
+                same = same and file.read(len(block)) == block
+            same = same and not file.read(1)
+        connection.close()
+        return same
+
+    def forget(self) -> None:
+        """Remove every share from the nodes' disks: there is no other way but to let leases run out."""
+        for number in range(self._nodes):
+            shares = self._root / f"storage{number}" / "storage" / "shares"
+            for folder in shares.iterdir():
+                if folder.name != "incoming":
+                    shutil.rmtree(folder)
+
+    def shares_stored(self) -> int:
+        """Complete shares on the nodes' disks."""
+        stored = 0
+        for number in range(self._nodes):
+            shares = self._root / f"storage{number}" / "storage" / "shares"
+            stored += sum(
+                path.is_file() for folder in shares.iterdir() if folder.name != "incoming" for path in folder.rglob("*")
+            )
+        return stored
+
+    def pause(self) -> None:
+        """Stop every process where it stands, so that an idle grid takes nothing from the other side."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on; returns when the gateway sees all storage nodes."""
+        self._signal(signal.SIGCONT)
+        self._wait(self._all_connected, "the gateway to meet its storage nodes again")
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
     def cpu_seconds(self) -> float:
         """CPU seconds of all its processes so far."""
         return cpu_seconds(process.pid for process in self._processes)
 
     def stop(self) -> None:
         """End every process this grid started."""
-        for process in self._processes:
-            process.send_signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGTERM)
         for process in self._processes:
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
 
     def _connection(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self._web_port, timeout=600, blocksize=BLOCK_BYTES)
@@ -145,13 +204,12 @@ class TahoeGrid:
 
     def _run(self, name: str) -> None:
         log = (self._root / f"{name}.log").open("wb")
-        command = [self._command, "run", "--allow-stdin-close", str(self._root / name)]
-        self._processes.append(
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ})
-        )
+        command = [self._command, "run", str(self._root / name)]
+        # A node ends when its standard input closes, so that none outlives this process, however that ends.
+        self._processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log))
         log.close()
 
-    def _wait(self, ready, what: str) -> None:
+    def _wait(self, ready: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + START_DEADLINE_SECONDS
         while not ready():
             if time.monotonic() > deadline:
