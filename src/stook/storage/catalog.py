@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from stook.errors import ConflictError, NotFoundError
+from stook.errors import ConflictError
 from stook.ids import SegmentId
 from stook.storage.catalog_listing import walk
 from stook.storage.catalog_rows import (
