@@ -58,6 +58,9 @@ fuzz: setup $(FUZZ_STAMP) ## coverage-guided fuzzing, kept in .fuzz; ONLY=wire. 
 bench: setup ## benchmarks, JSON under bench/results (see bench/README.md)
 	$(BIN)/python -m bench.run
 
+bench-tahoe: setup ## Stook beside Tahoe-LAFS from PyPI, interleaved (see bench/README.md)
+	$(BIN)/python -m bench.versus.tahoe --rounds 5
+
 clean: ## remove what the targets made
-	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results dist build
+	rm -rf $(VENV) .venv-tahoe .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results dist build
 	find . -name __pycache__ -prune -exec rm -rf {} +
