@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from types import SimpleNamespace
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from msgspec import structs
 
+import contract_samples as contracts
 import storage_samples as stored
 from fuzz_base import Memory, Tape, target
 from fuzz_samples import encoded_samples
@@ -34,12 +36,13 @@ from stook.config import (
 )
 from stook.contracts.contract import MAX_CONTRACT_BYTES
 from stook.contracts.lifecycle import ContractState
-from stook.errors import ConfigError, CorruptionError, StookError
+from stook.contracts.receipt import sign_storage_receipt
+from stook.errors import ConfigError, ConflictError, CorruptionError, NotFoundError, StookError
 from stook.hashing import Tag, tagged_hash
 from stook.identity.contact import ContactUri
 from stook.identity.keys import new_phrase, parse_phrase
 from stook.identity.keystore import KeyFile, OwnerSecrets, inspect_key_file, load_secrets, save_secrets
-from stook.ids import NetworkId
+from stook.ids import NetworkId, SegmentId
 from stook.merkle import UNIT_BYTES
 from stook.overlay.contact_book import network_group
 from stook.renter.vault import Vault
@@ -55,11 +58,23 @@ from stook.shards.geometry import Policy
 from stook.shards.memo import Memo, open_memo
 from stook.shards.pointer import ObjectRecord, SegmentRecord
 from stook.storage.agent_rows import read_placement
+from stook.storage.agent_store import SqlAgentStore
+from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore
 from stook.storage.fsck import check, mend
 from stook.storage.memory import MemoryContractStore
 from stook.storage.names import bucket_name_bytes, name_bytes
-from stook.storage.renter_ports import Bucket, ObjectEntry, SegmentEntry
+from stook.storage.renter_ports import (
+    Bucket,
+    ObjectEntry,
+    Outcome,
+    OutcomeKind,
+    Placement,
+    PlacementState,
+    SegmentEntry,
+    SegmentFacts,
+    Upload,
+)
 from stook.storage.shard_file import (
     HEADER_BYTES,
     SLOT_BYTES,
@@ -347,6 +362,97 @@ def database_rows(data: bytes) -> None:
             use()
         except CorruptionError:
             continue
+
+
+@cache
+def _renter_databases() -> tuple[SqlAgentStore, SqlCatalog, sqlite3.Connection, sqlite3.Connection]:
+    """An agent's database and a catalog with one of everything, and a way to write into them behind their backs."""
+    agent, catalog = SqlAgentStore.open(folder() / "agent.db"), SqlCatalog.open(folder() / "catalog.db")
+    segment_id, contract = SegmentId(b"s" * 16), contracts.contract()
+    farmer = contracts.FARMER.node_id
+    agent.add_segments([SegmentFacts(segment_id, Policy(1, 1, 1, 2), 2, UNIT_BYTES, (contracts.ROOT,) * 2, 0)])
+    agent.add_claims(
+        [Placement(segment_id, 0, 0, contracts.ROOT, farmer, contract, PlacementState.CLAIMED, receipt=None)]
+    )
+    agent.record_receipts([sign_storage_receipt(contract.terms, contracts.FARMER, 1)])
+    agent.save_announcements([contracts.signed_announcement()])
+    agent.note_outcomes([Outcome(farmer, OutcomeKind.CLAIM, True, 1.0, 5)])
+    catalog.create_bucket(Bucket("b", b"i" * 16, SALT, 0))
+    catalog.commit(
+        [ObjectEntry("b", "docs/name", 1, 3, 0, b"c" * 32, b"sealed", (segment_id,))],
+        [SegmentEntry(segment_id, b"sealed", 3, b"h" * 32, 1, 2, UNIT_BYTES)],
+    )
+    catalog.begin_upload(Upload(b"u" * 16, "b", "film", b"f", 1, 1))
+    backs = tuple(
+        sqlite3.connect(folder() / f"{name}.db", isolation_level=None, check_same_thread=False)
+        for name in ("agent", "catalog")
+    )
+    for opened in (*backs, agent, catalog):
+        atexit.register(opened.close)
+    for back in backs:
+        back.execute("PRAGMA synchronous = OFF")
+        back.execute("PRAGMA foreign_keys = OFF")
+    return agent, catalog, *backs  # type: ignore[return-value]
+
+
+@cache
+def _columns(which: int) -> list[tuple[str, str, bool]]:
+    """Tables and columns of a database that bit rot may change without its structure noticing; and whether bytes."""
+    back = _renter_databases()[2 + which]
+    tables = [row[0] for row in back.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    return [
+        (table, column, "BLOB" in kind)
+        for table in tables
+        if not table.startswith(("sqlite_", "alembic"))
+        for _, column, kind, *_ in back.execute(f"PRAGMA table_info({table})")
+    ]
+
+
+@target(
+    "storage.renter_databases",
+    seeds=lambda: [bytes((which, column)) + bytes(6) for which in (0, 1) for column in range(40)],
+    covers=("stook.storage.agent_rows.read_facts", "stook.storage.catalog_rows.read_bucket"),
+    memory=Memory(64, 4 << 20),
+    weight=100,
+)
+def renter_databases(data: bytes) -> None:
+    """One value changed in a sound database, then everything that reads it: damage, or nothing to see."""
+    tape = Tape(data)
+    agent, catalog, *backs = _renter_databases()
+    which = tape.number(1)
+    table, column, is_bytes = tape.pick(_columns(which))
+    back = backs[which]
+    (good,) = back.execute(f"SELECT {column} FROM {table}").fetchone() or (None,)
+    spoiled = tape.spoiled(good or b"", 2) if is_bytes else tape.number(2**63 - 1) * tape.pick((1, -1))
+    with suppress(sqlite3.IntegrityError):
+        back.execute(f"UPDATE {table} SET {column} = ?", (spoiled,))
+    contract, segment_id = contracts.contract(), SegmentId(b"s" * 16)
+    try:
+        for use in (
+            agent.announcements,
+            lambda: agent.segment(segment_id),
+            lambda: agent.segments_wanting(5),
+            lambda: agent.placement(contract.contract_id),
+            lambda: agent.placements([segment_id]),
+            lambda: agent.ending(2**62, 5),
+            lambda: agent.farmer_stats(10),
+            agent.counts,
+            lambda: agent.renew([contract]),
+            catalog.buckets,
+            lambda: catalog.get("b", "docs/name"),
+            lambda: catalog.list_objects("b"),
+            lambda: catalog.list_objects("b", delimiter="/"),
+            lambda: catalog.segments([segment_id]),
+            lambda: catalog.stale_uploads(2**62, 5),
+            lambda: catalog.totals("b"),
+        ):
+            with suppress(CorruptionError, NotFoundError, ConflictError):
+                use()
+    except StookError as error:
+        raise AssertionError(f"a changed {table}.{column} is taken for {error!r}") from error
+    finally:
+        with suppress(sqlite3.IntegrityError):
+            back.execute(f"UPDATE {table} SET {column} = ?", (good,))
 
 
 # --- key files -------------------------------------------------------------------------------------------------------

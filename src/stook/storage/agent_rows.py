@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from enum import Enum
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, distinct, func, select, update
 
 from stook.codec import decode, encode
 from stook.contracts.contract import Contract
 from stook.contracts.receipt import SignedEraseReceipt, SignedStorageReceipt
-from stook.errors import ConflictError, CorruptionError, MalformedError, NotFoundError
+from stook.errors import ConflictError, CorruptionError, MalformedError, NotFoundError, UserError
 from stook.ids import ROOT_BYTES, ContractId, NodeId, SegmentId, ShardRoot
 from stook.shards.geometry import Policy
 from stook.storage.agent_tables import placements, segments
@@ -20,6 +21,7 @@ from stook.storage.database import chunks
 from stook.storage.fading import Counter
 from stook.storage.renter_ports import OutcomeKind, Placement, PlacementState, SegmentFacts
 
+E = TypeVar("E", bound=Enum)
 UNKNOWN_ROOT = bytes(ROOT_BYTES)
 """How a root that is not known stands in the `roots` column; no shard has it."""
 
@@ -58,11 +60,15 @@ def with_roots(facts: SegmentFacts, roots: tuple[ShardRoot, ...]) -> SegmentFact
 
 
 def read_facts(row: Row[Any]) -> SegmentFacts:
-    """The segment of a row."""
+    """The segment of a row. Raises `CorruptionError` when its numbers make no policy."""
     pieces = [row.roots[start : start + ROOT_BYTES] for start in range(0, len(row.roots), ROOT_BYTES)]
+    try:
+        policy = Policy(row.k, row.r, row.o, row.n)
+    except UserError as error:
+        raise CorruptionError(f"segment {row.segment_id.hex()} is damaged: {error}") from error
     return SegmentFacts(
         segment_id=SegmentId(row.segment_id),
-        policy=Policy(row.k, row.r, row.o, row.n),
+        policy=policy,
         total=len(pieces),
         shard_bytes=row.shard_bytes,
         roots=tuple(ShardRoot(b"" if piece == UNKNOWN_ROOT else piece) for piece in pieces),
@@ -119,6 +125,14 @@ def counter_row(farmer: NodeId, kind: OutcomeKind, counter: Counter) -> dict[str
         "last_ok_ms": counter.last_ok_ms,
         "last_ms": counter.last_ms,
     }
+
+
+def to_member(kind: type[E], number: int) -> E:
+    """The member of an enum that a column names. Raises `CorruptionError` when it names none."""
+    try:
+        return kind(number)
+    except ValueError as error:
+        raise CorruptionError(f"the agent's database is damaged: {error}") from None
 
 
 def read_counter(row: Row[Any]) -> Counter:

@@ -32,6 +32,7 @@ from stook.storage.agent_rows import (
     require_segments,
     segment_row,
     set_roots,
+    to_member,
     with_roots,
     with_stored,
 )
@@ -322,7 +323,7 @@ class SqlAgentStore:
             counters: dict[tuple[NodeId, OutcomeKind], Counter] = {}
             for some in chunks({each.farmer for each in outcomes}):
                 for row in connection.execute(select(tables.farmer_counters).where(table.farmer.in_(some))):
-                    counters[NodeId(row.farmer), OutcomeKind(row.kind)] = read_counter(row)
+                    counters[NodeId(row.farmer), to_member(OutcomeKind, row.kind)] = read_counter(row)
             touched = {}
             for each in outcomes:
                 key = (each.farmer, each.kind)
@@ -336,7 +337,7 @@ class SqlAgentStore:
         query = select(tables.farmer_counters).order_by(tables.farmer_counters.c.farmer, tables.farmer_counters.c.kind)
         with self._database.read() as connection:
             return [
-                read_counter(row).stats(NodeId(row.farmer), OutcomeKind(row.kind), now_ms)
+                read_counter(row).stats(NodeId(row.farmer), to_member(OutcomeKind, row.kind), now_ms)
                 for row in connection.execute(query)
             ]
 
@@ -361,7 +362,7 @@ class SqlAgentStore:
                 wanting=row[1],
                 endangered=row[2],
                 unreadable=row[3],
-                placements={PlacementState(state): count for state, count in connection.execute(states)},
+                placements={to_member(PlacementState, state): count for state, count in connection.execute(states)},
                 stored_bytes=connection.execute(size.where(tables.placements.c.state == STORED)).scalar_one(),
                 farmers=connection.execute(select(func.count()).select_from(tables.announcements)).scalar_one(),
             )

@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import NullPool
 
-from stook.errors import ConfigError, ConflictError, CorruptionError, EnvironmentFault
+from stook.errors import ConfigError, ConflictError, CorruptionError, EnvironmentFault, MalformedError
 
 T = TypeVar("T")
 
@@ -192,6 +192,9 @@ def _faults(path: Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             raise EnvironmentFault(f"{path}: {error.orig}") from error
         raise
+    except (MalformedError, UnicodeDecodeError) as error:
+        # Only what decodes is written: the file was changed, and no peer is to blame.
+        raise CorruptionError(f"{path} is damaged: {error}") from error
 
 
 # ------------------------------------------------------------------------------------ what the dialects say differently
