@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.common import disk_bytes, end_in_order, report, same_file, spread, write_random
+from bench.common import cpu_user_and_system, disk_bytes, end_in_order, report, same_file, spread, write_random
 from bench.stook_grid import StookGrid
 from bench.yardstick import copy_through_loopback
 from stook.config import parse_size
@@ -61,20 +61,24 @@ def jobs(large_bytes: int, many: int) -> list[Job]:
 
 
 def measured(grid: StookGrid, size_bytes: int, work: Callable[[], Any]) -> dict[str, float]:
-    """One piece of work: seconds, MB/s of plain data, CPU seconds per GB of client and farmers, peaks."""
+    """One piece of work: seconds, MB/s of plain data, CPU seconds per GB, peaks. `kernel_…` is of both sides."""
     os.sync()
     grid.reset_peaks()
+    pids = [grid.client_pid, *grid.farmer_pids]
     client, farmers = grid.cpu()
+    _, kernel = cpu_user_and_system(pids)
     began = time.perf_counter()
     answer = work()
     seconds = time.perf_counter() - began
     client_after, farmers_after = grid.cpu()
+    _, kernel_after = cpu_user_and_system(pids)
     client_peak, farmer_peak = grid.peaks()
     figures = {
         "seconds": seconds,
         "mb_s": size_bytes / 1e6 / seconds,
         "client_cpu_s_per_gb": (client_after - client) / size_bytes * 1e9,
         "farmers_cpu_s_per_gb": (farmers_after - farmers) / size_bytes * 1e9,
+        "kernel_cpu_s_per_gb": (kernel_after - kernel) / size_bytes * 1e9,
         "client_peak_mib": client_peak,
         "farmer_peak_mib": farmer_peak,
     }

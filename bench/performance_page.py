@@ -89,13 +89,14 @@ def end_to_end(result: Mapping[str, Any]) -> str:
                         brief(one["durable_mb_s"]) if "durable_mb_s" in one else "",
                         brief(one["client_cpu_s_per_gb"]),
                         brief(one["farmers_cpu_s_per_gb"]),
+                        brief(one["kernel_cpu_s_per_gb"]),
                         brief(one["client_peak_mib"]),
                         brief(one["farmer_peak_mib"]),
                         brief(figures["yardstick"]["mb_s"]["median"]),
                     ]
                 )
     header = ["code", "job", "way", "MB/s", "durable MB/s", "client CPU-s/GB", "farmers CPU-s/GB"]
-    header += ["client peak MiB", "farmer peak MiB", "plain copy MB/s"]
+    header += ["of both, kernel", "client peak MiB", "farmer peak MiB", "plain copy MB/s"]
     return markdown(header, rows) + taken_on(result)
 
 
