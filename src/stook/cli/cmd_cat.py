@@ -66,10 +66,10 @@ async def stream_to(home: Path, remote: RemoteName, descriptor: int, what: str, 
 @json_option
 @pass_home
 def cat_command(home: Path, remote: RemoteName, span: tuple[int, int | None] | None, as_json: bool) -> None:
-    """Write an object to standard output, in order and in bounded memory, each byte verified before it is written.
+    """Write an object to standard output.
 
-    A range that reaches beyond the end stops there; one that begins beyond it is an error. --json changes only how
-    errors are told.
+    In order, in bounded memory, and no byte before it is verified. A range that reaches beyond the end stops there;
+    one that begins beyond it is an error. --json changes only how errors are told.
     """
     begin, end = span or (0, None)
     run(stream_to(home, remote, sys.stdout.fileno(), "standard output", begin, end))

@@ -106,11 +106,12 @@ def _print(row: FarmerRow) -> None:
 @json_option
 @pass_home
 def farmers_command(home: Path, as_json: bool) -> None:
-    """List the farmers known, after asking them and the seeds for news.
+    """List the farmers known.
 
-    Prices are in smallest units, and 0 means nothing is asked. Standing is the share of dealings that went well, old
-    ones fading: it weighs when shards are placed. Room, prices, operator and failure domain are the farmer's own word.
-    A farmer that would get no shard now is listed with the reason. --json prints one line for each.
+    Seeds and farmers are asked for news first. Prices are in smallest units, and 0 means nothing is asked. Standing is
+    the share of dealings that went well, old ones fading: it weighs when shards are placed. Room, prices, operator and
+    failure domain are the farmer's own word. A farmer that would get no shard now is listed with the reason. --json
+    prints one line for each.
     """
     from stook.assembly import SystemClock, open_agent
     from stook.config import load_settings
@@ -133,7 +134,7 @@ def farmers_command(home: Path, as_json: bool) -> None:
     if not found:
         warn("No farmer is known: name one under `seeds` in config.toml, and see that it runs.")
         return
-    refused = sum(bool(row.refused) for row in found)
-    warn(f"{plural(len(found), 'farmer')} known; {refused or 'none'} would get no shard now.")
+    fit = sum(not row.refused for row in found)
+    warn(f"{plural(len(found), 'farmer')} known, {fit:,} of which could get a shard now.")
     if lack:
         warn(f"A new segment would not get all its shards: {lack}.")

@@ -38,10 +38,11 @@ def destination(remote: RemoteName, file: str | None) -> Path:
 @json_option
 @pass_home
 def get_command(home: Path, remote: RemoteName, file: str | None, as_json: bool) -> None:
-    """Fetch one object into FILE, replacing it when everything is there and verified, never before.
+    """Fetch one object into a file.
 
-    Without FILE, or with a directory, the file is called as the last part of the object's name. With - it goes to
-    standard output, as `stook cat` does. Permissions and time are those it was stored with.
+    A file of that name is replaced when everything is there and verified, never before. Without FILE, or with a
+    directory, the file is called as the last part of the object's name. With - it goes to standard output, as `stook
+    cat` does. Permissions and time are those it was stored with.
     """
     if file == "-":
         run(stream_to(home, remote, sys.stdout.fileno(), "standard output", 0, None))

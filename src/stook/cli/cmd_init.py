@@ -67,11 +67,11 @@ def init_command(
     encrypt: bool,
     as_json: bool,
 ) -> None:
-    """Make a renter: keys and settings in the home directory (see `stook --home`).
+    """Make a renter in the home directory.
 
-    Prints 24 words, once. They are the identity: whoever has them has everything, and without them and the home
-    directory nothing can be brought back. Today they bring back keys and contracts, not yet file names: keep a copy of
-    catalog.db, which is in the home directory, too.
+    That is where keys and settings are then (see `stook --home`). Prints 24 words, once. They are the identity:
+    whoever has them has everything, and without them and the home directory nothing can be brought back. Today they
+    bring back keys and contracts, not yet file names: keep a copy of catalog.db, which is in the home directory, too.
 
     \b
     stook init --seed stook://farm.example.org:7071/0123…    a first farmer, who knows others

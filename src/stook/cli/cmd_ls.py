@@ -99,11 +99,12 @@ def _print_object(summary: ObjectSummary, *, long: bool, as_json: bool) -> None:
 @json_option
 @pass_home
 def ls_command(home: Path, remote: RemoteName | None, long: bool, recursive: bool, as_json: bool) -> None:
-    """List buckets with their totals, or the names in a bucket, in byte order.
+    """List buckets, or what is in one.
 
-    PREFIX is a folder, as '/' in names makes them, or any beginning of names. Names come whole, as other commands take
-    them; what cannot be printed is escaped. --json prints one line for each bucket, object and folder. Nothing is
-    asked of farmers: the list is in the catalog, on this machine.
+    Buckets come with their totals, names in byte order. PREFIX is a folder, as '/' in names makes them, or any
+    beginning of names. Names come whole, as other commands take them; what cannot be printed is escaped. --json prints
+    one line for each bucket, object and folder. Nothing is asked of farmers: the list is in the catalog, on this
+    machine.
     """
 
     async def work() -> None:

@@ -77,11 +77,12 @@ def fullness(stat: ObjectStat) -> str:
 @json_option
 @pass_home
 def put_command(home: Path, file: str, target: str | None, no_wait: bool, as_json: bool) -> None:
-    """Store one file, or with - standard input, whatever its length.
+    """Store one file, or standard input.
 
-    What was stored under the name before is replaced, at once and only when the new content is durable: when enough
-    farmers have signed that they hold a shard of each segment. Then the command waits up to two minutes for the
-    shards beyond. Interrupted, nothing is visible; running it again sends what is missing.
+    - is standard input, of any length. What was stored under the name before is replaced, at once and only when the
+    new content is durable: when enough farmers have signed that they hold a shard of each segment. Then the command
+    waits up to two minutes for the shards beyond. Interrupted, nothing is visible; running it again sends what is
+    missing.
 
     BUCKET alone, or a name that ends in '/', takes the file's own name.
 

@@ -92,11 +92,11 @@ def _print(stat: ObjectStat, *, long: bool) -> None:
 @json_option
 @pass_home
 def stat_command(home: Path, remote: RemoteName, long: bool, as_json: bool) -> None:
-    """Show an object's size, time, mode, and how its segments stand.
+    """Show everything about one object.
 
-    Stored shards are those whose farmer signed for them; nobody is asked again now. An object is as healthy as its
-    worst segment: whole (all n shards), sound (at least r), endangered (below r), unreadable (below k). Small objects
-    share a segment with others.
+    Its size, time and mode, and how its segments stand. Stored shards are those whose farmer signed for them; nobody
+    is asked again now. An object is as healthy as its worst segment: whole (all n shards), sound (at least r),
+    endangered (below r), unreadable (below k). Small objects share a segment with others.
     """
 
     async def work() -> None:

@@ -116,8 +116,8 @@ def _print(status: dict[str, Any]) -> None:
     size = human_size(status["stored_bytes"])
     say(f"  shards     {status['shards_stored']:,} stored, {size}; {status['shards_to_cancel']:,} to be erased")
     say(
-        f"  farmers    {status['farmers_used']:,} hold shards; {status['farmers_known']:,} known, "
-        f"{status['farmers_fresh']:,} heard of within a day"
+        f"  farmers    {status['farmers_known']:,} known, {status['farmers_fresh']:,} heard of within a day; "
+        f"{status['farmers_used']:,} with shards of ours"
     )
     policy = status["policy"]
     if policy is None:
@@ -135,11 +135,12 @@ def _print(status: dict[str, Any]) -> None:
 @json_option
 @pass_home
 def status_command(home: Path, as_json: bool) -> None:
-    """Show what is stored, how well, and how new data will be.
+    """Show what is stored, and how safely.
 
-    The policy: any k shards of a segment bring it back; below r it is refilled first; at o signed receipts an object
-    exists; n shards are what it is filled up to. Counted are the shards whose farmers signed for them. Farmers are
-    asked for news, and whoever does not answer is passed over; nobody is asked to prove anything yet.
+    And how new data will be stored, the policy: any k shards of a segment bring it back; below r it is refilled first;
+    at o signed receipts an object exists; n shards are what it is filled up to. Counted are the shards whose farmers
+    signed for them. Farmers are asked for news, and whoever does not answer is passed over; nobody is asked to prove
+    anything yet.
     """
 
     async def work() -> None:
