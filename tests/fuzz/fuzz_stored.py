@@ -412,7 +412,7 @@ def _columns(which: int) -> list[tuple[str, str, bool]]:
     "storage.renter_databases",
     seeds=lambda: [bytes((which, column)) + bytes(6) for which in (0, 1) for column in range(40)],
     covers=("stook.storage.agent_rows.read_facts", "stook.storage.catalog_rows.read_bucket"),
-    memory=Memory(64, 4 << 20),
+    memory=None,
     weight=100,
 )
 def renter_databases(data: bytes) -> None:

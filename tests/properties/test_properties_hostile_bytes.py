@@ -34,6 +34,9 @@ EVERY = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
 def feed(target: Target, data: bytes) -> None:
     """Run the target and measure the most it held at once; what it keeps from its first run on does not count."""
     data = data[: target.max_bytes]
+    if target.memory is None:
+        target.run(data)
+        return
     allowed = target.memory.per_byte * len(data) + target.memory.constant
     tracemalloc.start()
     try:
@@ -63,7 +66,7 @@ def test_good_bytes_and_kept_findings(target: Target) -> None:
 @EVERY
 def test_bytes_cut_off_or_followed_by_claims_of_a_gigabyte(target: Target) -> None:
     """A cut, and each thing not to be believed, at places spread over each sample."""
-    for seed in warm(target):
+    for seed in warm(target)[: max(3, 60 // target.weight)]:
         places = max(1, 60 // target.weight)
         for at in range(0, len(seed), max(1, len(seed) // places)):
             feed(target, seed[:at])
