@@ -38,11 +38,12 @@ from stook.shards.geometry import Policy
 
 REPOSITORY = Path(__file__).parents[2]
 MIB = 1 << 20
+VIA_SOCKET = "stook via socket"
 PAIRS = (
     ("stook", "tahoe"),
     ("stook", "tahoe foolscap"),
-    ("stook via socket", "tahoe"),
-    ("stook via socket", "tahoe foolscap"),
+    (VIA_SOCKET, "tahoe"),
+    (VIA_SOCKET, "tahoe foolscap"),
 )
 
 
@@ -72,13 +73,13 @@ class Stook:
 
     def upload(self, paths: Sequence[Path]) -> None:
         self._names = [path.name for path in paths]
-        if self._through_socket and len(paths) == 1:
+        if self._through_socket:
             self._grid.put_through_socket(paths[0].name, paths[0])
         else:
             self._grid.put([(path.name, path) for path in paths])
 
     def download(self) -> None:
-        if self._through_socket and len(self._names) == 1:
+        if self._through_socket:
             self._grid.get_through_socket(self._names[0])
         else:
             self._grid.get(self._names)
@@ -177,7 +178,8 @@ def run_rounds(
             paths = [root / f"{turn}-{job.name.replace(' ', '-')}-{number}" for number in range(job.count)]
             for path in paths:
                 write_random(path, job.size_bytes)
-            names = list(contenders)
+            # Many files come as files: there is nothing to tell the two ways of Stook apart.
+            names = [name for name in contenders if job.count == 1 or name != VIA_SOCKET]
             names = names[turn % len(names) :] + names[: turn % len(names)]
             for name in names:
                 write_random(warm, MIB)
@@ -208,7 +210,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     policy = Policy.parse(options.code)
     nodes = options.nodes or policy.n
     command = install(REPOSITORY / ".venv-tahoe")
-    wanted = options.only or ["stook", "stook via socket", "tahoe", "tahoe foolscap"]
+    wanted = options.only or ["stook", VIA_SOCKET, "tahoe", "tahoe foolscap"]
     stook = StookGrid(root / "stook", farmers=nodes, code=options.code)
     grids = {
         name: TahoeGrid(command, root / name, nodes=nodes, needed=policy.k, total=policy.n, foolscap=name != "tahoe")
@@ -226,13 +228,13 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
                 grids[name].pause()
                 contenders[name] = Tahoe(grids[name], policy.n, options.tahoe_connections)
             else:
-                contenders[name] = Stook(stook, through_socket=name != "stook")
+                contenders[name] = Stook(stook, through_socket=name == VIA_SOCKET)
         files = root / "files"
         files.mkdir()
         jobs = jobs_of(options.sizes, options.files)
         # As long-running processes would be: whatever they keep for later is allocated and touched once.
         write_random(files / "warm", max(job.size_bytes for job in jobs))
-        sides = {name: side for name, side in contenders.items() if "via" not in name}
+        sides = {name: side for name, side in contenders.items() if name != VIA_SOCKET}
         idle = idle_cores(sides, options.idle_seconds, files / "warm")
         runs, yardstick = run_rounds(contenders, jobs, options.rounds, files)
     finally:
@@ -260,7 +262,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100, help="of 1 MiB, as one job; 0: none")
     parser.add_argument("--tahoe-connections", type=int, default=4, help="how many files Tahoe-LAFS is given at a time")
     parser.add_argument("--idle-seconds", type=float, default=5.0)
-    parser.add_argument("--only", action="append", choices=["stook", "stook via socket", "tahoe", "tahoe foolscap"])
+    parser.add_argument("--only", action="append", choices=["stook", VIA_SOCKET, "tahoe", "tahoe foolscap"])
     parser.add_argument("--short", action="store_true", help="one round of 16 MiB and 10 files: does it work?")
     parser.add_argument("--folder", type=Path, help="on the disk to use")
     options = parser.parse_args()
