@@ -47,6 +47,7 @@ from stook.storage.agent_store import SqlAgentStore
 from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.database import copy_database
+from stook.storage.presence import FilePresence
 from stook.storage.shard_store import FileShardStore
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 from stook.wire.limits import Limits
@@ -56,6 +57,7 @@ KEY_FILE = "keys.stook"
 CONTRACTS_FILE = "contracts.db"
 AGENT_FILE = "agent.db"
 CATALOG_FILE = "catalog.db"
+UPLOADS_LOCK_FILE = "uploads.lock"
 STATUS_METHOD = "STATUS"
 """Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
 OPERATOR_KEY = (1, 0)
@@ -440,6 +442,7 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
             offload=offload,
             codec=codec,
             memory_budget_bytes=config.parse_size(settings.rent.memory_budget),
+            presence=FilePresence(home / UPLOADS_LOCK_FILE),
         )
         stack.push_async_callback(client.aclose)
         if refresh:

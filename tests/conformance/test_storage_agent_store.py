@@ -211,11 +211,20 @@ def test_a_receipt_needs_its_contract(store: AgentStore) -> None:
     assert state_of(store, made[0]) == CLAIMED
 
 
+def test_claims_are_listed_until_they_are_something_else(store: AgentStore) -> None:
+    made = sorted(place(store, 1, stored=1, claimed=4)[1:], key=lambda each: each.contract_id)
+    assert store.claimed(2) == made[:2]
+    assert store.claimed(9, made[1].contract_id) == made[2:]
+    store.cancel([made[0].contract_id])
+    assert store.record_receipts([receipt(made[1])]) == frozenset()
+    assert store.claimed(9) == made[2:]
+
+
 def test_a_late_receipt_does_not_bring_a_cancelled_shard_back(store: AgentStore) -> None:
     first, second = place(store, 1, stored=0, claimed=2)
     store.cancel([first.contract_id, second.contract_id])
     store.record_erased([(second.contract_id, erasure(second))], 300)
-    store.record_receipts([receipt(first), receipt(second)])
+    assert store.record_receipts([receipt(first), receipt(second)]) == {first.contract_id, second.contract_id}
     assert state_of(store, first) == CANCELLING
     assert state_of(store, second) == ERASED
 

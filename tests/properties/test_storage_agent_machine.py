@@ -165,6 +165,7 @@ class AgentMachine(RuleBasedStateMachine):
         self.both(lambda store: store.segment_ids(3, b"", 3))
         self.both(lambda store: store.farmers_to_cancel())
         self.both(lambda store: [store.cancelling(farmer, 3) for farmer in FARMERS])
+        self.both(lambda store: store.claimed(3))
         self.both(lambda store: store.placements_at(FARMERS[0], b"", 9))
         self.both(lambda store: store.ending(51, 9))
         self.both(lambda store: store.counts())

@@ -139,6 +139,7 @@ class LocalAgent:
             Chore("cancel", care.cancel_seconds, self.caretaker.cancel_due, on_error),
             Chore("fill", care.fill_seconds, self.caretaker.fill_due, on_error),
             Chore("renew", care.renew_seconds, self.caretaker.renew_due, on_error),
+            Chore("tidy", care.tidy_seconds, self.caretaker.tidy, on_error),
         )
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -283,7 +284,7 @@ class LocalAgent:
             budget_bytes=size if operation is Operation.CONSIGN else _RETRIEVE_BUDGET_FACTOR * size,
         )
 
-    async def confirm(self, receipts: Sequence[SignedStorageReceipt]) -> None:
+    async def confirm(self, receipts: Sequence[SignedStorageReceipt]) -> frozenset[ContractId]:
         """See `ports.Agent.confirm`."""
         for signed in receipts:
             contract_id = signed.receipt.contract_id
@@ -294,10 +295,10 @@ class LocalAgent:
                     raise MisbehaviourError(ReasonCode.UNKNOWN_CONTRACT, "a receipt for a contract we did not make")
                 contract = placement.contract
             verify_storage_receipt(signed, contract)
-        if receipts:
-            await self._offload(lambda: self._store.record_receipts(receipts))
+        void = await self._offload(lambda: self._store.record_receipts(receipts)) if receipts else frozenset()
         for signed in receipts:
             self._claimed.pop(signed.receipt.contract_id, None)
+        return void
 
     async def abandon(self, contract_ids: Sequence[ContractId]) -> None:
         """See `ports.Agent.abandon`."""

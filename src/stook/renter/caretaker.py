@@ -7,7 +7,7 @@ round; `LocalAgent` runs them as chores.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,6 +33,8 @@ from stook.shards.rebuild import SealedShard, rebuild
 from stook.storage.renter_ports import AgentStore, Placement, PlacementState, SegmentFacts, Wanting
 from stook.wire.endpoint import Endpoint
 
+_LATE_MS = 15 * 60_000
+"""How long after consign-by a transfer that began in time may still run."""
 _GONE = frozenset({ReasonCode.UNKNOWN_CONTRACT, ReasonCode.CONTRACT_ENDED})
 
 
@@ -44,7 +46,9 @@ class CareTiming:
     cancel_seconds: float = 30.0
     fill_seconds: float = 60.0
     renew_seconds: float = 3600.0
+    tidy_seconds: float = 3600.0
     fill_after_ms: int = 10 * 60_000
+    forget_after_ms: int = 30 * DAY_MS
     renew_before_ms: int = 14 * DAY_MS
     page: int = 256
     call_deadline_seconds: float = 30.0
@@ -189,8 +193,36 @@ class Caretaker:
 
     # --- cancel ------------------------------------------------------------------------------------------------------
 
+    async def give_up_claims(self) -> int:
+        """Give up claims that nobody will fill any more, left by a process that died; how many.
+
+        Those of a segment that has its n shards: whoever brought them is done. And those long past consign-by. No
+        other process can be at work on either.
+        """
+        after, given_up = b"", 0
+        while page := await self._offload(partial(self._store.claimed, self._timing.page, after)):
+            ids = list({placement.segment_id for placement in page})
+            facts, held = await self._offload(lambda ids=ids: (self._store.segments(ids), self._store.placements(ids)))  # type: ignore[misc]
+            late = self._clock.now_ms() - _LATE_MS
+            surplus = [
+                placement.contract_id
+                for placement in page
+                if placement.contract.terms.consign_by_ms <= late
+                or _is_full(facts[placement.segment_id], held[placement.segment_id])
+            ]
+            await self._agent.abandon(surplus)
+            given_up += len(surplus)
+            after = page[-1].contract_id
+        return given_up
+
+    async def tidy(self) -> int:
+        """Forget what has been over for long; how many segments went."""
+        before = self._clock.now_ms() - self._timing.forget_after_ms
+        return len(await self._offload(lambda: self._store.forget(before)))
+
     async def cancel_due(self) -> int:
         """Tell farmers what was given up; how many erasures were confirmed. A silent farmer holds up no other."""
+        await self.give_up_claims()
         async with self._cancelling:
             waiting = await self._offload(self._store.farmers_to_cancel)
             now = self._clock.now_ms()
@@ -253,6 +285,11 @@ class Caretaker:
         contract = renewed_contract(request, decode(RenewReply, reply).farmer_signature)
         await self._offload(lambda: self._store.renew([contract]))
         return True
+
+
+def _is_full(facts: SegmentFacts, placements: Sequence[Placement]) -> bool:
+    stored = {placement.index for placement in placements if placement.state is PlacementState.STORED}
+    return len(stored) >= facts.policy.n
 
 
 def _erasures(page: list[Placement], reply: CancelReply) -> list[tuple[ContractId, SignedEraseReceipt | None]]:

@@ -13,6 +13,7 @@ from itertools import islice
 from stook.clock import Clock, Entropy, Offload
 from stook.errors import NotFoundError
 from stook.ids import NetworkId, PublicKey
+from stook.renter.arrival import Arrivals
 from stook.renter.download import Downloader, Target, locate_range, whole
 from stook.renter.fetch import Fetcher
 from stook.renter.files import BytesSink
@@ -26,6 +27,7 @@ from stook.renter.upload import Uploaded, Uploader
 from stook.renter.vault import Vault
 from stook.shards.erasure import Codec
 from stook.shards.pointer import ObjectRecord
+from stook.storage.presence import MemoryPresence, Presence
 from stook.storage.renter_ports import (
     Bucket,
     BucketTotals,
@@ -92,13 +94,16 @@ class Client:
         offload: Offload,
         codec: Codec,
         memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+        presence: Presence | None = None,
     ) -> None:
+        # Without a `presence` nobody else may use the catalog.
         self._agent = agent
         self._node_key = node_key
         self._catalog = catalog
         self._clock = clock
         self._entropy = entropy
         self._offload = offload
+        self._arrivals = Arrivals(presence if presence is not None else MemoryPresence(), catalog, offload)
         self._vault = Vault(content_root, network, entropy)
         slots = SlotPool(memory_budget_bytes)
         self._mill = Mill(
@@ -180,7 +185,8 @@ class Client:
         found = await self._offload(lambda: self._catalog.bucket(bucket))
         meter = Meter(on_progress, bytes_total)
         try:
-            return await self._uploader.put(found, self._pages(items), meter, again=again)
+            async with self._arrivals.begin() as arrival:
+                return await self._uploader.put(found, self._pages(items), meter, arrival, again=again)
         finally:
             await self.collect_garbage()
 

@@ -140,8 +140,11 @@ class Agent(Protocol):
         """
         ...
 
-    async def confirm(self, receipts: Sequence[SignedStorageReceipt]) -> None:
-        """Verify receipts and store them durably. Raises `MisbehaviourError` for one that is not what was agreed."""
+    async def confirm(self, receipts: Sequence[SignedStorageReceipt]) -> frozenset[ContractId]:
+        """Verify receipts and store them durably; those of contracts that were given up meanwhile, which do not count.
+
+        Raises `MisbehaviourError` for one that is not what was agreed.
+        """
         ...
 
     async def abandon(self, contract_ids: Sequence[ContractId]) -> None:

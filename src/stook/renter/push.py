@@ -237,14 +237,27 @@ class _Run:
     async def _confirm(self) -> None:
         fresh = {index: receipt for index, receipt in self._receipts.items() if index not in self._confirmed}
         if fresh:
-            await self._pusher.agent.confirm(list(fresh.values()))
-            self._confirmed.update(fresh)
+            void = await self._pusher.agent.confirm(list(fresh.values()))
+            for index, receipt in fresh.items():
+                if receipt.receipt.contract_id in void:
+                    self._undo(index)
+                else:
+                    self._confirmed.add(index)
+
+    def _undo(self, index: int) -> None:
+        """Another process gave this contract up: its shard will be erased, so it must not count."""
+        del self._receipts[index]
+        self._failures.append(f"shard {index}: its contract was given up meanwhile")
+        for attempt in self._attempts:
+            if attempt.index == index and attempt.state is State.DONE:
+                self._attempts[attempt.number] = replace(attempt, state=State.FAILED)
 
     async def _confirm_when_durable(self) -> None:
         if not self._durable and len(self._stored()) >= self._goal.enough:
             await self._confirm()
-            self._durable = True
-            self._on_durable()
+            if len(self._stored()) >= self._goal.enough:
+                self._durable = True
+                self._on_durable()
 
     async def _finish(self) -> None:
         await self._confirm()

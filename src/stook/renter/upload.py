@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from stook.clock import Clock, Entropy, Offload
-from stook.errors import UserError
+from stook.errors import BugError, UserError
 from stook.hashing import Tag, tagged_hash
-from stook.ids import PublicKey, SegmentId
+from stook.ids import PublicKey
+from stook.renter.arrival import PASSING, Arrival
 from stook.renter.bundle import Bundle
 from stook.renter.meter import Meter
-from stook.renter.mill import Mill, Reuse
+from stook.renter.mill import Mill, Register, Reuse
 from stook.renter.ports import Agent, Item, PlacementPolicy, Source
 from stook.renter.slots import Slot, SlotPool
 from stook.renter.tasks import Tasks
@@ -107,28 +108,33 @@ class Uploader:
         self.entropy = entropy
         self.offload = offload
 
-    async def put(self, bucket: Bucket, items: AsyncIterator[Sequence[Item]], meter: Meter, *, again: bool) -> Uploaded:
+    async def put(
+        self, bucket: Bucket, items: AsyncIterator[Sequence[Item]], meter: Meter, arrival: Arrival, *, again: bool
+    ) -> Uploaded:
         """Store all items; returns when every one is durable and committed.
 
         Items of the size and time that the catalog has are left alone, unless `again`. Raises the first error; objects
         committed before it stay, and running the same again goes on.
         """
-        batch = _Batch(self, bucket, await self.agent.policy(), meter)
+        batch = _Batch(self, bucket, await self.agent.policy(), meter, arrival)
         return await batch.run(items, again=again)
 
 
 class _Batch:
-    def __init__(self, uploader: Uploader, bucket: Bucket, placement: PlacementPolicy, meter: Meter) -> None:
+    def __init__(
+        self, uploader: Uploader, bucket: Bucket, placement: PlacementPolicy, meter: Meter, arrival: Arrival
+    ) -> None:
         self._up = uploader
         self._bucket = bucket
         self._policy = placement.policy
         self._total = placement.total
         self._largest = largest_shape(self._policy.k, self._total)
         self._meter = meter
+        self._arrival = arrival
         self._bundle: Bundle[tuple[_Growing, int]] | None = None
         self._ready: list[_Growing] = []
-        self._segments: dict[SegmentId, SegmentEntry] = {}
-        self._known: set[SegmentId] = set()
+        self._bundles_id: bytes | None = None
+        self._bundles = 0
         self._committing = asyncio.Lock()
         self._stored = self._unchanged = self._size = 0
 
@@ -139,11 +145,12 @@ class _Batch:
                     for item in await self._changed(page, again=again):
                         await self._store(group, item)
                 await self._close_bundle(group)
+            await self._commit()
         finally:
             if self._bundle is not None:
                 self._up.slots.give_back(self._bundle.slot)
                 self._bundle = None
-        await self._commit()
+            await self._give_up(self._bundles_id)
         return Uploaded(self._stored, self._unchanged, self._size)
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -258,21 +265,33 @@ class _Batch:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
+    async def _begin(self, name: str, *, passing: bool) -> tuple[bytes, bool]:
+        """An upload of the catalog's, which owns segments from before they are placed; whether it existed."""
+        now, upload_id = self._up.clock.now_ms(), self._up.entropy(_UPLOAD_ID_BYTES)
+        like = PASSING + upload_id if passing else tagged_hash(Tag.CONTENT, f"{self._policy}/{self._total}".encode())
+        fresh = Upload(upload_id, self._bucket.name, name, like, started_ms=now, touched_ms=now)
+        upload = await self._up.offload(lambda: self._up.catalog.begin_upload(fresh))
+        return upload.upload_id, upload.upload_id != upload_id
+
     async def _resume(self, growing: _Growing) -> None:
-        now = self._up.clock.now_ms()
-        fresh = Upload(
-            upload_id=self._up.entropy(_UPLOAD_ID_BYTES),
-            bucket=self._bucket.name,
-            name=growing.item.name,
-            fingerprint=tagged_hash(Tag.CONTENT, f"{self._policy}/{self._total}".encode()),
-            started_ms=now,
-            touched_ms=now,
-        )
-        catalog = self._up.catalog
-        upload = await self._up.offload(lambda: catalog.begin_upload(fresh))
-        growing.upload_id = upload.upload_id
-        if upload.upload_id != fresh.upload_id:
-            growing.earlier = await self._up.offload(lambda: catalog.upload_segments(upload.upload_id))
+        # Beside another upload nothing is taken over: it might be what that one is sending.
+        upload_id, existed = await self._begin(growing.item.name, passing=not self._arrival.alone)
+        growing.upload_id = upload_id
+        if existed:
+            growing.earlier = await self._up.offload(lambda: self._up.catalog.upload_segments(upload_id))
+
+    def _register(self, upload_id: bytes, ordinal: int) -> Register:
+        catalog, clock = self._up.catalog, self._up.clock
+
+        async def register(entry: SegmentEntry) -> None:
+            await self._up.offload(lambda: catalog.add_upload_segment(upload_id, ordinal, entry, clock.now_ms()))
+
+        return register
+
+    async def _give_up(self, *upload_ids: bytes | None) -> None:
+        for upload_id in upload_ids:
+            if upload_id is not None:
+                await self._up.offload(partial(self._up.catalog.abandon_upload, upload_id))
 
     async def _send(self, group: Tasks, growing: _Growing, slot: Slot, shape: SegmentShape, length: int) -> None:
         ordinal = growing.room()
@@ -305,15 +324,10 @@ class _Batch:
     async def _send_piece(
         self, growing: _Growing, ordinal: int, slot: Slot, shape: SegmentShape, length: int, reuse: Reuse | None
     ) -> None:
-        async def register(entry: SegmentEntry) -> None:
-            upload_id = growing.upload_id
-            if upload_id is not None:
-                now = self._up.clock.now_ms()
-                catalog = self._up.catalog
-                await self._up.offload(lambda: catalog.add_upload_segment(upload_id, ordinal, entry, now))
-
+        if growing.upload_id is None:
+            raise BugError("an object is sent in pieces without an upload")
+        register = self._register(growing.upload_id, ordinal)
         entry = await self._up.mill.send(slot, shape, self._policy, length, self._meter, reuse=reuse, register=register)
-        self._known.add(entry.segment_id)
         growing.extents[ordinal] = Extent(entry.segment_id, 0, length, entry.plain_hash)
         await self._check(growing)
 
@@ -324,17 +338,24 @@ class _Batch:
         if not bundle.used_bytes:
             self._up.slots.give_back(bundle.slot)
             return
-        group.create_task(self._send_bundle(bundle))
+        if self._bundles_id is None:
+            try:
+                (growing, _), _, _ = bundle.members[0]
+                self._bundles_id, _ = await self._begin(growing.item.name, passing=True)
+            except BaseException:
+                self._up.slots.give_back(bundle.slot)
+                raise
+        group.create_task(self._send_bundle(bundle, self._register(self._bundles_id, self._bundles)))
+        self._bundles += 1
 
-    async def _send_bundle(self, bundle: Bundle[tuple[_Growing, int]]) -> None:
+    async def _send_bundle(self, bundle: Bundle[tuple[_Growing, int]], register: Register) -> None:
         plain = bundle.slot.plain
         hashes = await self._up.offload(
             lambda: [plain_hash(plain[begin : begin + length]) for _, begin, length in bundle.members]
         )
         entry = await self._up.mill.send(
-            bundle.slot, bundle.final_shape(), self._policy, bundle.used_bytes, self._meter
+            bundle.slot, bundle.final_shape(), self._policy, bundle.used_bytes, self._meter, register=register
         )
-        self._segments[entry.segment_id] = entry
         for ((growing, ordinal), begin, length), digest in zip(bundle.members, hashes, strict=True):
             growing.extents[ordinal] = Extent(entry.segment_id, begin, length, digest)
             if growing.ready:
@@ -363,27 +384,23 @@ class _Batch:
         catalog, bucket = self._up.catalog, self._bucket
         names = [growing.item.name for growing in group]
 
-        def work(segments: Sequence[SegmentEntry]) -> list[ObjectEntry]:
+        def work() -> list[ObjectEntry]:
             versions = catalog.next_versions(bucket.name, names)
             entries = [self._entry(growing, versions[growing.item.name]) for growing in group]
-            catalog.commit(entries, segments, upload_id=upload_id)
+            catalog.commit(entries, upload_id=upload_id)
             return entries
 
-        wanted = {
-            extent.segment_id for growing in group for extent in growing.extents if extent is not None
-        } - self._known
-        segments = [self._segments[segment_id] for segment_id in wanted]
         for tries_left in reversed(range(_COMMIT_TRIES)):
             try:
-                entries = await self._up.offload(partial(work, segments))
+                entries = await self._up.offload(work)
             except VersionConflictError:
                 if not tries_left:
                     raise
             else:
                 break
-        self._known |= wanted
-        for segment_id in wanted:
-            del self._segments[segment_id]
+        for name in names:
+            left = self._arrival.left.pop((bucket.name, name), ())
+            await self._give_up(*(other for other in left if other != upload_id))
         self._stored += len(entries)
         self._size += sum(entry.size_bytes for entry in entries)
         self._meter.objects(len(entries))

@@ -129,7 +129,7 @@ class SqlAgentStore:
             require_segments(connection, placements, unreleased=True)
             insert_rows(connection, tables.placements, rows)
 
-    def record_receipts(self, receipts: Sequence[SignedStorageReceipt]) -> None:
+    def record_receipts(self, receipts: Sequence[SignedStorageReceipt]) -> frozenset[ContractId]:
         """See the port."""
         table = tables.placements.c
         statement = (
@@ -143,10 +143,15 @@ class SqlAgentStore:
             )
         )
         rows = [{"of": each.receipt.contract_id, "signed": encode(each)} for each in receipts]
+        void: set[ContractId] = set()
         with self._database.write() as connection:
             require_contracts(connection, [each.receipt.contract_id for each in receipts])
             if rows:
                 connection.execute(statement, rows)
+            for some in chunks(each.receipt.contract_id for each in receipts):
+                stayed = select(table.contract_id).where(table.contract_id.in_(some), table.state != STORED)
+                void.update(ContractId(value) for value in connection.scalars(stayed))
+        return frozenset(void)
 
     def renew(self, contracts: Sequence[Contract]) -> None:
         """See the port."""
@@ -217,6 +222,18 @@ class SqlAgentStore:
         with self._database.write() as connection:
             for some in chunks(contract_ids):
                 move(connection, tables.placements.c.contract_id.in_(some), [CLAIMED, STORED], LOST)
+
+    def claimed(self, limit: int, after: bytes = b"") -> list[Placement]:
+        """See the port."""
+        table = tables.placements.c
+        query = (
+            select(tables.placements)
+            .where(table.state == CLAIMED, table.contract_id > after)
+            .order_by(table.contract_id)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [read_placement(row) for row in connection.execute(query)]
 
     def farmers_to_cancel(self) -> Mapping[NodeId, int]:
         """See the port."""

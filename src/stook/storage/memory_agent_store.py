@@ -102,7 +102,7 @@ class MemoryAgentStore:
                 raise ConflictError("one of these segments is released")
             self._add(placements)
 
-    def record_receipts(self, receipts: Sequence[SignedStorageReceipt]) -> None:
+    def record_receipts(self, receipts: Sequence[SignedStorageReceipt]) -> frozenset[ContractId]:
         """See the port."""
         with self._lock:
             self._require_contracts(each.receipt.contract_id for each in receipts)
@@ -110,6 +110,8 @@ class MemoryAgentStore:
                 held = self._placements[each.receipt.contract_id]
                 state = STORED if held.state in (CLAIMED, LOST) else held.state
                 self._placements[held.contract_id] = replace(held, receipt=each, state=state)
+            touched = {each.receipt.contract_id for each in receipts}
+            return frozenset(name for name in touched if self._placements[name].state != STORED)
 
     def renew(self, contracts: Sequence[Contract]) -> None:
         """See the port."""
@@ -171,6 +173,14 @@ class MemoryAgentStore:
         """See the port."""
         with self._lock:
             self._move(contract_ids, [CLAIMED, STORED], LOST)
+
+    def claimed(self, limit: int, after: bytes = b"") -> list[Placement]:
+        """See the port."""
+        with self._lock:
+            open_ones = [
+                each for each in self._placements.values() if each.state == CLAIMED and each.contract_id > after
+            ]
+        return sorted(open_ones, key=lambda each: each.contract_id)[:limit]
 
     def farmers_to_cancel(self) -> Mapping[NodeId, int]:
         """See the port."""
