@@ -1,0 +1,245 @@
+"""Farmers and clients killed at random moments of uploads: whole shards or none, nothing acknowledged lost, and the
+same command, run again, completes.
+
+The seed is printed; ``STOOK_CRASH_SEED`` runs a test with a given one, up to the timing of processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+
+import crash_audit
+from crash_audit import in_state
+from crash_client import BUCKET, Errand, items_of, live
+from stook.assembly import Renter, check_farmer_home, create_renter_home, open_renter
+from stook.cli.local_network import LocalNetwork
+from stook.config import NodeSettings, RentSettings
+from stook.errors import NotEnoughError
+from stook.renter.files import BytesSink
+from stook.storage.renter_ports import PlacementState
+
+pytestmark = pytest.mark.system
+
+MIB = 1 << 20
+CODE = "2/3/3/4"
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["stook.assembly"])
+PATIENCE_SECONDS = 120.0
+
+
+@dataclass
+class ClientProcess:
+    """A running errand and what it said so far."""
+
+    process: ForkServerProcess
+    pipe: Connection
+    said: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, errand: Errand) -> ClientProcess:
+        ours, theirs = PROCESSES.Pipe(duplex=False)
+        process = PROCESSES.Process(target=live, args=(errand, theirs))
+        process.start()
+        theirs.close()
+        return cls(process, ours)
+
+    def hear(self, until: str, seconds: float = PATIENCE_SECONDS) -> bool:
+        """Listen until a word was said, the process is gone, or the time is up; whether it was said."""
+        deadline = time.monotonic() + seconds
+        while until not in self.said and self.pipe.poll(max(0.0, deadline - time.monotonic())):
+            try:
+                word, value = self.pipe.recv()
+            except (EOFError, OSError):
+                break
+            self.said[word] = value
+        return until in self.said
+
+    def end(self, *, kill: bool) -> None:
+        if kill:
+            self.process.kill()
+        else:
+            assert self.hear("done") or "failed" in self.said, f"a client hangs; it said {self.said}"
+        self.hear("nothing more")
+        self.process.join(PATIENCE_SECONDS)
+        assert self.process.exitcode in ((0, -9) if kill else (0,)), self.said
+        self.process.close()
+        self.pipe.close()
+
+
+class Crash:
+    """A network, a renter, and the directories it stores one after the other."""
+
+    def __init__(self, root: Path, network: LocalNetwork, dice: random.Random, *, small: int, large: tuple[int, ...]):
+        self.network = network
+        self.dice = dice
+        self.home = root / "renter"
+        self.trees = root / "trees"
+        self.small, self.large = small, large
+        self.files: dict[str, Path] = {}
+        self.acknowledged: set[str] = set()
+        self.typical_seconds = 1.0
+        create_renter_home(
+            self.home,
+            NodeSettings(seeds=network.seeds, max_nodes_per_network=0, log_level="error"),
+            RentSettings(code=CODE, spread="farmers"),
+        )
+        asyncio.run(self._enter())
+
+    async def _enter(self) -> None:
+        async with open_renter(self.home) as renter:
+            while len(renter.agent.candidates()) < len(self.network.farmers):
+                await renter.agent.refresh()
+            await renter.client.make_bucket(BUCKET)
+
+    # --- one round -----------------------------------------------------------------------------------------------
+
+    def round(self, number: int) -> None:
+        errand = self._errand(number)
+        whom = self.dice.choice(("client", "client", "farmer", "both"))
+        moment = self.dice.uniform(0.0, 1.1 * self.typical_seconds)
+        client = ClientProcess.start(errand)
+        assert client.hear("open"), client.said
+        began = time.monotonic()
+        if client.hear("done", moment):
+            self.typical_seconds = 0.5 * self.typical_seconds + 0.5 * (time.monotonic() - began)
+        if whom != "client":
+            self.network.kill([self.dice.choice(self.network.farmers)])
+        client.end(kill=whom != "farmer")
+        took = time.monotonic() - began
+        if "stored" in client.said:
+            self.acknowledged |= {name for name in self.files if name.startswith(errand.prefix)}
+        print(f"round {number}: {whom} killed at {moment:.2f} of {took:.2f} s; client: {client.said}", flush=True)
+        self.network.start()
+        asyncio.run(self._judge(errand))
+        print(f"    judged after {time.monotonic() - began:.1f} s", flush=True)
+
+    def _errand(self, number: int) -> Errand:
+        prefix = f"{number:03d}/"
+        tree = self.trees / prefix
+        tree.mkdir(parents=True)
+        sizes = [self.dice.randrange(0, 20_000) for _ in range(self.small)]
+        sizes += [self.dice.randrange(size * 3 // 4, size) for size in self.large]
+        self.dice.shuffle(sizes)
+        for position, size in enumerate(sizes):
+            path = tree / f"{position:03d}"
+            path.write_bytes(self.dice.randbytes(size))
+            self.files[prefix + path.name] = path
+        old = f"{number - 2:03d}/"
+        gone = tuple(name for name in self.files if name.startswith(old))
+        # From here on it may be there or not.
+        self.acknowledged.difference_update(gone)
+        return Errand(self.home, tree, prefix, gone)
+
+    # --- judging -------------------------------------------------------------------------------------------------
+
+    async def _judge(self, errand: Errand) -> None:
+        """The state right after the crash; then what running the same again makes of it."""
+        await self._farmers_keep_what_they_receipted()
+        async with open_renter(self.home) as renter:
+            await self._reads_back(renter)
+            await _patiently(lambda: renter.client.put_many(BUCKET, items_of(errand.tree, errand.prefix)))
+            self.acknowledged |= {name for name in self.files if name.startswith(errand.prefix)}
+            await renter.client.remove(BUCKET, errand.remove)
+            for name in errand.remove:
+                self.files.pop(name).unlink()
+            await self._settle(renter)
+            await self._reads_back(renter)
+        await self._everything_is_in_order()
+
+    async def _farmers_keep_what_they_receipted(self) -> None:
+        holdings = await crash_audit.examine(self.home, self.network, verify=True)
+        found = crash_audit.placements(self.home, self.network)
+        lost = in_state(found, PlacementState.STORED).keys() - holdings.stored.keys()
+        assert not lost, f"{len(lost)} acknowledged shards are gone"
+        unknown = (holdings.stored.keys() | holdings.signed.keys()) - {placement.contract_id for placement in found}
+        assert not unknown, f"{len(unknown)} contracts that we signed are not in our database"
+
+    async def _reads_back(self, renter: Renter) -> None:
+        """Every object that the catalog lists is whole; every one that was acknowledged is listed."""
+        listed = [summary.name async for summary in renter.client.walk(BUCKET)]
+        assert self.acknowledged <= set(listed) <= self.files.keys()
+        sinks = {name: BytesSink() for name in listed}
+        await renter.client.get_many(BUCKET, listed, sinks.__getitem__)
+        for name, sink in sinks.items():
+            assert sink.data == self.files[name].read_bytes(), f"{name} reads back other than it was stored"
+
+    async def _settle(self, renter: Renter) -> None:
+        async def settled() -> None:
+            await renter.client.settle()
+            status = await renter.client.status()
+            if status.agent.segments_below_n or status.agent.shards_to_cancel:
+                raise NotEnoughError(f"not settled: {status.agent}")
+
+        await _patiently(settled)
+
+    async def _everything_is_in_order(self) -> None:
+        """After one clean-up: every segment at n, and at the farmers nothing that is not ours to keep."""
+        holdings = await crash_audit.examine(self.home, self.network, verify=False)
+        found = crash_audit.placements(self.home, self.network)
+        stored = in_state(found, PlacementState.STORED)
+        assert {placement.state for placement in found} <= {PlacementState.STORED}
+        assert holdings.stored.keys() == stored.keys(), "farmers are paid for shards that nobody wants"
+        assert not holdings.signed
+        kept, known = crash_audit.known_segments(self.home)
+        assert kept == known, f"{len(kept - known)} segments are kept that no object has"
+        assert kept == {placement.segment_id for placement in found}
+
+    def check_disks(self) -> None:
+        """With every farmer stopped: no damaged file, no shard without a contract, no contract without its shard."""
+        self.network.stop()
+        for farmer in self.network.farmers:
+            report = check_farmer_home(farmer.home, deep=True, rebuild=False)
+            assert report["ok"], (farmer.name, report)
+
+
+async def _patiently(work) -> None:  # type: ignore[no-untyped-def]
+    """A farmer that failed rests for some seconds; a person would try again too."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            await work()
+        except NotEnoughError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
+@contextmanager
+def crash(root: Path, *, small: int, large: tuple[int, ...], farmers: int = 5) -> Iterator[Crash]:
+    seed = int(os.environ.get("STOOK_CRASH_SEED", random.SystemRandom().randrange(10**9)))
+    print(f"seed {seed}")
+    with LocalNetwork(root / "net", farmers=farmers, capacity="2 GiB") as network:
+        network.start()
+        yield Crash(root, network, random.Random(seed), small=small, large=large)
+
+
+def test_ten_kills(tmp_path: Path) -> None:
+    with crash(tmp_path, small=40, large=(12 * MIB,)) as story:
+        for number in range(10):
+            story.round(number)
+        story.check_disks()
+
+
+@pytest.mark.soak
+def test_a_hundred_kills(tmp_path: Path) -> None:
+    with crash(tmp_path, small=60, large=(30 * MIB, 10 * MIB)) as story:
+        for number in range(100):
+            story.round(number)
+            if number % 25 == 24:
+                story.check_disks()
+                story.network.start()
+        story.check_disks()
