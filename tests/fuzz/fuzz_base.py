@@ -44,8 +44,9 @@ BOMBS = (
 class Memory:
     """The most that `n` bytes of input may make a target allocate at any moment: ``per_byte * n + constant``."""
 
-    per_byte: int = 64
-    constant: int = 1 << 18
+    per_byte: int = 32
+    constant: int = 160 << 10
+    """Room for a tuple of 16,384 items, the most that any record allows, before they are seen to be missing."""
 
 
 @dataclass(frozen=True)

@@ -67,15 +67,11 @@ def test_good_bytes_and_kept_findings(target: Target) -> None:
 def test_bytes_cut_off_or_followed_by_claims_of_a_gigabyte(target: Target) -> None:
     """A cut, and each thing not to be believed, at places spread over each sample."""
     for seed in warm(target)[: max(3, 60 // target.weight)]:
-        places = max(1, 60 // target.weight)
+        places = max(1, 40 // target.weight)
         for at in range(0, len(seed), max(1, len(seed) // places)):
             feed(target, seed[:at])
-            feed(target, seed[:at] + BOMBS[at % len(BOMBS)])
-            feed(target, spoil(seed, Edit.BOMB, at, bytes([at * 7 % 256])))
-    if target.weight == 1:
-        for bomb in BOMBS:
-            for head in (b"", b"\x91", b"\x92\x01", b"\x93\x01\x02"):
-                feed(target, head + bomb)
+            for bomb in BOMBS if target.weight == 1 else (BOMBS[at % len(BOMBS)],):
+                feed(target, seed[:at] + bomb + seed[at + 1 :])
 
 
 @EVERY
