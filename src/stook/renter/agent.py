@@ -6,10 +6,13 @@ farmers); each loop is a `Chore` that assembly runs and tests step.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from weakref import WeakValueDictionary
 
 from stook.chore import Chore
 from stook.clock import Clock, Entropy, Offload
@@ -120,6 +123,7 @@ class LocalAgent:
         )
         self._claimed: OrderedDict[ContractId, Contract] = OrderedDict()
         self._fresh: set[SegmentId] = set()
+        self._placing: WeakValueDictionary[SegmentId, asyncio.Lock] = WeakValueDictionary()
         self.caretaker = Caretaker(
             agent=self,
             endpoint=endpoint,
@@ -201,6 +205,21 @@ class LocalAgent:
 
     async def place(self, orders: Sequence[Order], grantee: PublicKey) -> list[Placed]:
         """See `ports.Agent.place`. What binds us is stored before a ticket leaves this method."""
+        async with self._alone_with(order.facts.segment_id for order in orders):
+            return await self._place(orders, grantee)
+
+    @asynccontextmanager
+    async def _alone_with(self, segment_ids: Iterable[SegmentId]) -> AsyncIterator[None]:
+        """Two that place shards of one segment at once would not see each other's farmers, and choose the same."""
+        async with AsyncExitStack() as stack:
+            for segment_id in sorted(set(segment_ids)):  # in one order, so that no two wait for each other
+                lock = self._placing.get(segment_id)
+                if lock is None:
+                    lock = self._placing[segment_id] = asyncio.Lock()
+                await stack.enter_async_context(lock)
+            yield
+
+    async def _place(self, orders: Sequence[Order], grantee: PublicKey) -> list[Placed]:
         known = [order.facts.segment_id for order in orders if order.facts.segment_id not in self._fresh]
         before = await self._offload(lambda: self._store.placements(known)) if known else {}
         now = self._clock.now_ms()

@@ -1,0 +1,44 @@
+"""No farmer gets two shards of one segment, whoever asks at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sim_objects import assert_spread
+from sim_segments import put_segment
+from stook.renter.ports import Order
+from stook.shards.geometry import Policy
+from stook.sim.loop import run
+from stook.sim.testnet import Testnet
+
+
+def test_calls_at_once_for_one_segment_do_not_choose_the_same_farmer():
+    """Six shards of one segment ended at one farmer when their transfers failed together and were replaced at once."""
+
+    async def main() -> None:
+        async with Testnet(farmers=9, seed=1, policy=Policy(k=1, r=1, o=1, n=3)) as net:
+            kept = await put_segment(net, net.dice(10_000))
+            agent, me = net.renter.agent, net.renter.key.public_key
+            contracts = [
+                placement.contract_id
+                for placement in net.renter.store.placements([kept.facts.segment_id])[kept.facts.segment_id]
+            ]
+            await agent.abandon(contracts)
+            placed = await asyncio.gather(*(agent.place([Order(kept.facts, (index,))], me) for index in range(4)))
+            chosen = [ticket.peer.node_id for (answer,) in placed for ticket in answer.tickets]
+            assert len(chosen) == 4
+            assert len(set(chosen)) == 4
+            assert_spread(net)
+
+    run(main(), within_seconds=100)
+
+
+def test_one_call_may_name_a_segment_twice():
+    async def main() -> None:
+        async with Testnet(farmers=9, seed=1, policy=Policy(k=1, r=1, o=1, n=3)) as net:
+            kept = await put_segment(net, net.dice(10_000))
+            agent, me = net.renter.agent, net.renter.key.public_key
+            placed = await agent.place([Order(kept.facts, (0,)), Order(kept.facts, (1,))], me)
+            assert [sorted(answer.held) for answer in placed] == [[0], [1]]
+
+    run(main(), within_seconds=100)
