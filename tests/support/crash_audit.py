@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from stook.contracts.messages import ContractPage, ListContracts, Method
 from stook.errors import ReasonCode, RefusedError
 from stook.ids import ContractId, NetworkId, NodeId, SegmentId
 from stook.merkle import leaves_of, shard_root, split_leaves
+from stook.renter.arrival import PASSING
 from stook.storage.agent_store import SqlAgentStore
 from stook.storage.catalog import SqlCatalog
 from stook.storage.renter_ports import Placement, PlacementState
@@ -94,6 +94,22 @@ def known_segments(home: Path) -> tuple[frozenset[SegmentId], frozenset[SegmentI
         catalog.close()
 
 
+def kept_bytes(home: Path, found: list[Placement]) -> int:
+    """Receipted shard bytes of uploads that another run can go on with."""
+    catalog = SqlCatalog.open(home / CATALOG_FILE)
+    try:
+        resumable = {
+            entry.segment_id
+            for upload in catalog.stale_uploads(2**62, 1000)
+            if not upload.fingerprint.startswith(PASSING)
+            for entry in catalog.upload_segments(upload.upload_id).values()
+        }
+    finally:
+        catalog.close()
+    stored = in_state(found, PlacementState.STORED).values()
+    return sum(each.contract.terms.shard_size_bytes for each in stored if each.segment_id in resumable)
+
+
 async def examine(home: Path, network: LocalNetwork, *, verify: bool) -> Holdings:
     """Ask every farmer. With `verify` every shard is fetched and hashed, and shards that are not there are refused."""
     holdings = Holdings()
@@ -159,8 +175,3 @@ async def bytes_in(network: LocalNetwork) -> int:
 def in_state(found: list[Placement], state: PlacementState) -> Mapping[ContractId, Placement]:
     """Those of the placements that are in `state`."""
     return {placement.contract_id: placement for placement in found if placement.state is state}
-
-
-def seconds_since(began: float) -> str:
-    """For the log of a test."""
-    return f"{time.monotonic() - began:.1f} s"

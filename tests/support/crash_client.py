@@ -12,7 +12,7 @@ from pathlib import Path
 from stook.assembly import open_renter
 from stook.errors import StookError
 from stook.renter.files import FileSource
-from stook.renter.ports import Item
+from stook.renter.ports import Item, Progress
 
 BUCKET = "crash"
 
@@ -36,16 +36,27 @@ def items_of(tree: Path, prefix: str) -> Iterator[Item]:
 
 
 def live(errand: Errand, pipe: Connection) -> None:
-    """Do the errand; say ``open`` when it begins and ``done`` or ``failed`` with what came of it."""
+    """Do the errand; say ``open`` when it begins, ``half`` on the way, ``stored`` when everything is durable, and at
+    the end ``done``, or ``failed`` with the reason.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     asyncio.run(_live(errand, pipe))
 
 
 async def _live(errand: Errand, pipe: Connection) -> None:
+    halves = sum(path.stat().st_size for path in errand.tree.iterdir()) // 2
+
+    def watch(progress: Progress) -> None:
+        nonlocal halves
+        if progress.bytes_durable > halves:
+            halves = 2**62
+            pipe.send(("half", progress.bytes_durable))
+
     async with open_renter(errand.home) as renter:
         pipe.send(("open", ""))
         try:
-            uploaded = await renter.client.put_many(BUCKET, items_of(errand.tree, errand.prefix))
+            items = items_of(errand.tree, errand.prefix)
+            uploaded = await renter.client.put_many(BUCKET, items, on_progress=watch)
             pipe.send(("stored", uploaded.stored))
             if errand.remove:
                 await renter.client.remove(BUCKET, errand.remove)
