@@ -6,12 +6,13 @@ everything else.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from stook.clock import Clock, Entropy, Offload
-from stook.errors import NotFoundError
+from stook.errors import ConflictError, CorruptionError, NotEnoughError, NotFoundError, StookError
 from stook.ids import NetworkId, PublicKey
 from stook.renter.arrival import Arrivals
 from stook.renter.download import Downloader, Target, locate_range, whole
@@ -153,7 +154,7 @@ class Client:
     async def remove_bucket(self, name: str) -> None:
         """Remove an empty bucket. Raises `NotFoundError`, or `ConflictError` while it holds objects."""
         await self._offload(lambda: self._catalog.delete_bucket(name))
-        await self.collect_garbage()
+        await self._tidy()
 
     async def buckets(self) -> list[Bucket]:
         """All buckets by name."""
@@ -166,7 +167,7 @@ class Client:
 
         Raises `NotEnoughError` when too few farmers took shards; nothing is visible then, and running it again goes on.
         """
-        return await self.put_many(bucket, [item], on_progress=on_progress, again=True)
+        return await self.put_many(bucket, [item], on_progress=on_progress, bytes_total=item.size_bytes, again=True)
 
     async def put_many(
         self,
@@ -186,9 +187,12 @@ class Client:
         meter = Meter(on_progress, bytes_total)
         try:
             async with self._arrivals.begin() as arrival:
-                return await self._uploader.put(found, self._pages(items), meter, arrival, again=again)
-        finally:
-            await self.collect_garbage()
+                uploaded = await self._uploader.put(found, self._pages(items), meter, arrival, again=again)
+        except Exception:
+            await self._tidy()
+            raise
+        await self._tidy()
+        return uploaded
 
     async def _pages(self, items: Iterable[Item]) -> AsyncIterator[Sequence[Item]]:
         # Walking a directory blocks, so it is done off the loop.
@@ -219,12 +223,14 @@ class Client:
     ) -> None:
         """Bring bytes `begin` to `end` (the whole, unless given) of one object to `sink`, verified.
 
-        Raises `NotFoundError`, or `NotEnoughError` when too few farmers give true bytes.
+        Raises `NotFoundError`, `NotEnoughError` when too few farmers give true bytes, or `ConflictError` when the
+        object was replaced or removed meanwhile.
         """
         entry, record = await self._record(bucket, name)
         label = f"{bucket}/{name}"
         first, stop = locate_range(label, entry.size_bytes, begin, end)
-        await self._downloader.get([Target(label, record, sink, first, stop)], Meter(on_progress, stop - first))
+        async with self._reading(entry):
+            await self._downloader.get([Target(label, record, sink, first, stop)], Meter(on_progress, stop - first))
 
     async def read(self, bucket: str, name: str, *, begin: int = 0, end: int | None = None) -> bytes:
         """Bytes `begin` to `end` of one object, in memory. Raises as `get`."""
@@ -247,7 +253,20 @@ class Client:
         label = f"{bucket}/{name}"
         first, stop = locate_range(label, entry.size_bytes, begin, end)
         meter = Meter(on_progress, stop - first)
-        await fetch_in_order(self._downloader, label, record, sink, first, stop, meter, self._offload)
+        async with self._reading(entry):
+            await fetch_in_order(self._downloader, label, record, sink, first, stop, meter, self._offload)
+
+    @contextlib.asynccontextmanager
+    async def _reading(self, entry: ObjectEntry) -> AsyncIterator[None]:
+        """Segments that vanish under a reader are no damage when the object was replaced: say what happened."""
+        try:
+            yield
+        except (CorruptionError, NotEnoughError, NotFoundError) as error:
+            now = await self._offload(lambda: self._catalog.get(entry.bucket, entry.name))
+            if now is not None and now.version == entry.version:
+                raise
+            what = "removed" if now is None else "replaced"
+            raise ConflictError(f"{entry.bucket}/{entry.name} was {what} while it was read") from error
 
     async def get_many(
         self,
@@ -260,12 +279,13 @@ class Client:
     ) -> int:
         """Bring many objects to the sinks that `sink_of` makes for their names; how many there were.
 
-        Objects that share segments are fetched together. Raises `NotFoundError` naming the first that is missing.
+        Objects that share segments are fetched together, a name that comes twice once. Raises `NotFoundError` naming
+        the first that is missing; those of earlier pages are there then.
         """
         found = await self._offload(lambda: self._catalog.bucket(bucket))
         meter = Meter(on_progress, bytes_total)
         iterator, count = iter(names), 0
-        while page := await self._offload(lambda: list(islice(iterator, _GET_PAGE))):
+        while page := await self._offload(lambda: list(dict.fromkeys(islice(iterator, _GET_PAGE)))):
             targets = await self._offload(lambda page=page: self._targets(found, page, sink_of))  # type: ignore[misc]
             await self._downloader.get(targets, meter)
             count += len(page)
@@ -273,13 +293,14 @@ class Client:
 
     def _targets(self, bucket: Bucket, names: Sequence[str], sink_of: Callable[[str], Sink]) -> list[Target]:
         entries = self._catalog.get_many(bucket.name, names)
-        targets = []
-        for name in names:
-            if name not in entries:
-                raise NotFoundError(f"there is no {bucket.name}/{name}")
-            record = self._vault.open_object(bucket, entries[name])
-            targets.append(whole(f"{bucket.name}/{name}", record, sink_of(name)))
-        return targets
+        missing = next((name for name in names if name not in entries), None)
+        if missing is not None:
+            raise NotFoundError(f"there is no {bucket.name}/{missing}")
+        records = [self._vault.open_object(bucket, entries[name]) for name in names]
+        # Sinks last: from here on whoever has one is sure to be told to commit or to abort.
+        return [
+            whole(f"{bucket.name}/{name}", record, sink_of(name)) for name, record in zip(names, records, strict=True)
+        ]
 
     async def _record(self, bucket: str, name: str) -> tuple[ObjectEntry, ObjectRecord]:
         def work() -> tuple[ObjectEntry, ObjectRecord]:
@@ -334,6 +355,7 @@ class Client:
                     stored=len(located[segment_id].tickets) if segment_id in located else 0,
                 )
                 for segment_id in entry.segment_ids
+                if segment_id in segments  # else the object was replaced this very moment
             ),
         )
 
@@ -355,7 +377,7 @@ class Client:
         """
         wanted = list(names)
         gone = await self._offload(lambda: self._catalog.delete_many(bucket, wanted))
-        await self.collect_garbage()
+        await self._tidy()
         return gone
 
     async def status(self) -> RenterStatus:
@@ -363,6 +385,11 @@ class Client:
         names = [bucket.name for bucket in await self.buckets()]
         totals = await self._offload(lambda: {name: self._catalog.totals(name) for name in names})
         return RenterStatus(totals, await self._agent.status())
+
+    async def _tidy(self) -> None:
+        """Collect garbage behind something that is done: what keeps us from it keeps, for the list of it is durable."""
+        with contextlib.suppress(StookError):
+            await self.collect_garbage()
 
     async def collect_garbage(self) -> int:
         """Give up segments that no object refers to any more, and uploads left behind long ago; how many segments."""

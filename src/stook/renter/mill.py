@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from stook.clock import Clock, Entropy, Offload
-from stook.errors import BugError, StookError
+from stook.errors import BugError, ConflictError, StookError
 from stook.renter.meter import Meter
 from stook.renter.pace import PushGoal
 from stook.renter.ports import Agent
@@ -19,6 +19,8 @@ from stook.shards.geometry import Policy, SegmentShape
 from stook.shards.pipeline import SealedSegment, seal
 from stook.shards.pointer import POINTER_VERSION, SegmentRecord
 from stook.storage.renter_ports import SegmentEntry, SegmentFacts
+
+_CLOSED = "the client was closed while it was storing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,6 @@ class Reuse:
 
 Register = Callable[[SegmentEntry], Awaitable[None]]
 """Makes the catalog know a segment before any farmer does."""
-
-
-async def _nothing(entry: SegmentEntry) -> None:
-    """For segments that the catalog learns of with their objects."""
 
 
 class Mill:
@@ -62,6 +60,7 @@ class Mill:
         self._entropy = entropy
         self._offload = offload
         self._pushes: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def send(
         self,
@@ -71,31 +70,47 @@ class Mill:
         plain_bytes: int,
         meter: Meter,
         *,
+        register: Register,
         reuse: Reuse | None = None,
-        register: Register = _nothing,
     ) -> SegmentEntry:
         """Send the first `plain_bytes` of the slot's plaintext as one segment; returns when it is durable.
 
-        Takes over the slot and gives it back when the last shard has left. Raises `NotEnoughError` when too few
-        farmers took shards; the segment is then given up, unless it was registered and may be resumed.
+        Takes over the slot and gives it back when the last shard has left. When it raises, or is cancelled, nothing of
+        the segment is under way any more; its owner in the catalog decides whether it is resumed or given up. Raises
+        `NotEnoughError` when too few farmers took shards, `ConflictError` when the mill was closed meanwhile.
         """
         try:
+            if self._closed:
+                raise ConflictError(_CLOSED)
             record, entry, sealed = await self._seal(slot, shape, plain_bytes, reuse)
             if reuse is None:
                 await register(entry)
+            if self._closed:
+                raise ConflictError(_CLOSED)
         except BaseException:
             self._slots.give_back(slot)
             raise
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._push(slot, record, policy, sealed, meter, durable))
+        task = asyncio.create_task(self._push(record, policy, sealed, meter, durable))
         self._pushes.add(task)
-        task.add_done_callback(self._pushes.discard)
+        # A callback, because a task that is cancelled before its first step never reaches its own `finally`.
+        task.add_done_callback(lambda ended: self._ended(ended, slot, durable))
         try:
             await durable
-        except asyncio.CancelledError:
+        except BaseException:
             task.cancel()
+            await asyncio.wait([task])
             raise
         return entry
+
+    def _ended(self, push: asyncio.Task[None], slot: Slot, durable: asyncio.Future[None]) -> None:
+        self._pushes.discard(push)
+        self._slots.give_back(slot)
+        error = ConflictError(_CLOSED) if push.cancelled() else push.exception()
+        if not durable.done():
+            durable.set_exception(error or BugError("an upload ended without a word"))
+        elif not durable.cancelled() and error is not None and not isinstance(error, StookError):
+            raise error  # the segment was durable, so nobody waits for this: the loop's handler is told
 
     async def _seal(
         self, slot: Slot, shape: SegmentShape, plain_bytes: int, reuse: Reuse | None
@@ -130,7 +145,6 @@ class Mill:
 
     async def _push(
         self,
-        slot: Slot,
         record: SegmentRecord,
         policy: Policy,
         sealed: SealedSegment,
@@ -152,23 +166,15 @@ class Mill:
             if not durable.done():
                 durable.set_result(None)
 
-        try:
-            await self._pusher.push(
-                facts,
-                {shard.index: shard for shard in sealed.shards},
-                goal,
-                on_accepted=lambda: meter.accepted(record.plain_bytes),
-                on_durable=is_durable,
-                on_stored=meter.shard,
-            )
-        except StookError as error:
-            # Once durable the object exists already, and what is missing to n is the agent's to fill.
-            if not durable.done():
-                durable.set_exception(error)
-        finally:
-            self._slots.give_back(slot)
-            if not durable.done():
-                durable.cancel()
+        # Once durable the object exists already, and what is missing to n is the agent's to fill: see `_ended`.
+        await self._pusher.push(
+            facts,
+            {shard.index: shard for shard in sealed.shards},
+            goal,
+            on_accepted=lambda: meter.accepted(record.plain_bytes),
+            on_durable=is_durable,
+            on_stored=meter.shard,
+        )
 
     async def settle(self) -> None:
         """Wait until every push under way has brought its n shards, or given up."""
@@ -176,7 +182,9 @@ class Mill:
             await asyncio.wait(self._pushes)
 
     async def aclose(self) -> None:
-        """Stop what still runs; claims that were not used run out or are cancelled by the agent."""
-        for task in self._pushes:
-            task.cancel()
-        await self.settle()
+        """Stop what still runs and take nothing new; claims not used run out or are cancelled by the agent."""
+        self._closed = True
+        while self._pushes:
+            for task in self._pushes:
+                task.cancel()
+            await asyncio.wait(self._pushes)

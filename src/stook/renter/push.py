@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -138,11 +139,22 @@ class _Run:
         """Contracts whose farmer could not be reached to the end: it may hold most of the shard already."""
         self._failures: list[str] = []
         self._exhausted = False
+        self._accepted = False
         self._durable = False
         self._changed = asyncio.Event()
 
     async def run(self) -> Pushed:
-        await self._first_tickets()
+        try:
+            await self._first_tickets()
+            await self._race()
+        except BaseException:
+            with contextlib.suppress(Exception):  # what farmers signed for is kept, whatever stopped us
+                await self._confirm()
+            raise
+        await self._finish()
+        return Pushed(self._stored(), tuple(self._failures))
+
+    async def _race(self) -> None:
         async with Tasks() as group:
             while True:
                 move = next_push(self._goal, self._held, self._attempts, self._pusher.now(), exhausted=self._exhausted)
@@ -154,8 +166,6 @@ class _Run:
                 self._start(group, move.start)
                 await self._something(move.check_in)
                 await self._confirm_when_durable()
-        await self._finish()
-        return Pushed(self._stored(), tuple(self._failures))
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
@@ -167,7 +177,7 @@ class _Run:
         self._open = {ticket.index: ticket for ticket in placed.tickets}
         self._note_shortage(placed.shortage)
         if len(self._held | self._open.keys()) >= self._goal.enough:
-            self._on_accepted()
+            self._accept()
 
     def _note_shortage(self, shortage: str) -> None:
         if shortage:
@@ -259,6 +269,17 @@ class _Run:
                 self._durable = True
                 self._on_durable()
 
+    def _settle_durable(self) -> None:
+        self._accept()
+        self._durable = True
+        self._on_durable()
+
+    def _accept(self) -> None:
+        """Once; at the latest with the receipts, when some of the first claims were declined."""
+        if not self._accepted:
+            self._accepted = True
+            self._on_accepted()
+
     async def _finish(self) -> None:
         await self._confirm()
         leftover = [*self._surplus, *(ticket.contract_id for ticket in self._open.values())]
@@ -267,6 +288,7 @@ class _Run:
         # Else they are left to lapse, so that the same upload, run again before, goes on where the line broke.
         await self._pusher.agent.abandon(leftover)
         if not self._durable and len(self._stored()) >= self._goal.enough:
+            self._accept()
             self._durable = True
             self._on_durable()
         if not self._durable:

@@ -8,12 +8,13 @@ object is committed to the catalog, together with others that are ready, as soon
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from stook.clock import Clock, Entropy, Offload
-from stook.errors import BugError, UserError
+from stook.errors import BugError, ConflictError, UserError
 from stook.hashing import Tag, tagged_hash
 from stook.ids import PublicKey
 from stook.renter.arrival import PASSING, Arrival
@@ -25,7 +26,6 @@ from stook.renter.slots import Slot, SlotPool
 from stook.renter.tasks import Tasks
 from stook.renter.vault import Vault
 from stook.shards.geometry import (
-    SMALL_OBJECT_BYTES,
     Plan,
     SegmentShape,
     largest_shape,
@@ -34,6 +34,7 @@ from stook.shards.geometry import (
 )
 from stook.shards.pipeline import plain_hash
 from stook.shards.pointer import MAX_EXTENTS, POINTER_VERSION, Extent, ObjectRecord, content_hash
+from stook.storage.names import name_bytes
 from stook.storage.renter_ports import (
     Bucket,
     Catalog,
@@ -45,6 +46,7 @@ from stook.storage.renter_ports import (
 
 _LOOK_AHEAD = 500
 _COMMIT_TRIES = 5
+_LATEST_NS = 2**63 - 1
 _UPLOAD_ID_BYTES = 16
 
 
@@ -59,6 +61,8 @@ class _Growing:
     upload_id: bytes | None = None
     earlier: Mapping[int, SegmentEntry] = field(default_factory=dict)
     size_bytes: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """It is committed."""
 
     def room(self) -> int:
         """A place for one more extent. Raises `UserError` beyond what a record holds."""
@@ -135,6 +139,10 @@ class _Batch:
         self._ready: list[_Growing] = []
         self._bundles_id: bytes | None = None
         self._bundles = 0
+        self._slots: set[Slot] = set()
+        """Those that are ours to give back: leased, and not handed to the mill."""
+        self._under_way: dict[str, _Growing] = {}
+        self._beginning = asyncio.Lock()
         self._committing = asyncio.Lock()
         self._stored = self._unchanged = self._size = 0
 
@@ -143,15 +151,24 @@ class _Batch:
             async with Tasks() as group:
                 async for page in items:
                     for item in await self._changed(page, again=again):
+                        await self._turn(group, item.name)
                         await self._store(group, item)
-                await self._close_bundle(group)
+                self._close_bundle(group)
             await self._commit()
-        finally:
-            if self._bundle is not None:
-                self._up.slots.give_back(self._bundle.slot)
-                self._bundle = None
-            await self._give_up(self._bundles_id)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to tell; the next upload clears up
+                await self._leave()
+            raise
+        await self._leave()
+        if self._under_way:
+            raise BugError(f"{len(self._under_way)} objects were sent and never committed")
         return Uploaded(self._stored, self._unchanged, self._size)
+
+    async def _leave(self) -> None:
+        """Give back memory, and let go of bundles: those that no object came to refer to are garbage now."""
+        while self._slots:
+            self._up.slots.give_back(self._slots.pop())
+        await self._give_up(self._bundles_id)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -172,96 +189,91 @@ class _Batch:
                 changed.append(item)
         return changed
 
+    async def _turn(self, group: Tasks, name: str) -> None:
+        """An object may come twice in a batch: the second waits until the first exists, and then replaces it."""
+        while (earlier := self._under_way.get(name)) is not None:
+            self._close_bundle(group)
+            await self._commit()
+            await earlier.over.wait()
+
     async def _store(self, group: Tasks, item: Item) -> None:
+        name_bytes(item.name)  # a name that cannot be is told before anything is sent
         source = await self._up.offload(item.open)
         try:
-            growing = _Growing(item, source.modified_ms)
+            growing = self._under_way[item.name] = _Growing(item, source.modified_ms)
             size = source.size_bytes
-            if size is not None and size <= SMALL_OBJECT_BYTES:
-                await self._into_bundle(group, growing, source, size)
+            if size is None:
+                await self._resume(growing)
+                await self._stream(group, growing, source)
             else:
-                await self._in_pieces(group, growing, source, size)
+                cut = plan(size, self._policy, self._total)
+                if cut.pieces:
+                    await self._resume(growing)
+                await self._planned(group, growing, source, cut)
         finally:
             await self._up.offload(source.close)
         growing.read = True
         await self._check(growing)
 
-    async def _into_bundle(self, group: Tasks, growing: _Growing, source: Source, size: int) -> None:
-        """The next `size` bytes, or fewer where the source ends early, go into the shared segment."""
-        if size == 0:
-            return
-        if self._bundle is not None and not self._bundle.room_for(size):
-            await self._close_bundle(group)
-        if self._bundle is None:
-            self._bundle = Bundle(await self._up.slots.lease(self._largest), self._largest)
-        bundle = self._bundle
-        ordinal = growing.room()
-        got = await self._up.offload(lambda: bundle.add((growing, ordinal), size, source.read_into))
-        growing.size_bytes += got
-        if got == 0:
-            growing.extents.pop()
-
-    async def _in_pieces(self, group: Tasks, growing: _Growing, source: Source, size: int | None) -> None:
-        """Whole segments first, then the rest as planned. Of a source without a size one segment is read ahead."""
-        await self._resume(growing)
-        cut = plan(size, self._policy, self._total) if size is not None else None
-        if cut is None:
-            cut = await self._stream(group, growing, source)
-            if cut is None:
-                return
+    async def _planned(self, group: Tasks, growing: _Growing, source: Source, cut: Plan) -> None:
+        """Segments of its own first, then the rest into a bundle; ends early when the source does."""
         for piece in cut.pieces:
             slot = await self._lease(group, piece.shape)
-            if not await self._piece(group, growing, source, slot, piece.shape, piece.length):
+            got = await self._up.offload(partial(_fill, source, slot.plain[: piece.length]))
+            if got:
+                await self._send(group, growing, slot, piece.shape, got)
+            else:
+                self._give_back(slot)
+            if got < piece.length:
                 return
         await self._into_bundle(group, growing, source, cut.tail_bytes)
 
-    async def _stream(self, group: Tasks, growing: _Growing, source: Source) -> Plan | None:
+    async def _stream(self, group: Tasks, growing: _Growing, source: Source) -> None:
         """Largest segments until the source ends inside one; that rest is planned from memory."""
         while True:
             slot = await self._lease(group, self._largest)
-            try:
-                got = await self._up.offload(partial(source.read_into, slot.plain[: self._largest.capacity]))
-            except BaseException:
-                self._up.slots.give_back(slot)
-                raise
+            got = await self._up.offload(partial(_fill, source, slot.plain[: self._largest.capacity]))
             if got == self._largest.capacity:
                 await self._send(group, growing, slot, self._largest, got)
                 continue
             rest = plan_rest(growing.size_bytes + got, growing.size_bytes, self._policy, self._total)
-            memory = bytes(slot.plain[:got])
-            self._up.slots.give_back(slot)
-            await self._rest(group, growing, _Rest(memory), rest)
-            return None
+            if len(rest.pieces) == 1 and not rest.tail_bytes:
+                await self._send(group, growing, slot, rest.pieces[0].shape, got)
+                return
+            memory = _Rest(bytes(slot.plain[:got]))
+            self._give_back(slot)
+            await self._planned(group, growing, memory, rest)
+            return
 
-    async def _rest(self, group: Tasks, growing: _Growing, source: Source, rest: Plan) -> None:
-        for piece in rest.pieces:
-            slot = await self._lease(group, piece.shape)
-            await self._piece(group, growing, source, slot, piece.shape, piece.length)
-        await self._into_bundle(group, growing, source, rest.tail_bytes)
+    async def _into_bundle(self, group: Tasks, growing: _Growing, source: Source, size: int) -> None:
+        """The next `size` bytes, or fewer where the source ends early, go into shared segments: one, but for codes so
+        wide that a segment holds less than a small object.
+        """
+        while size:
+            part = min(size, self._largest.capacity)
+            if self._bundle is not None and not self._bundle.room_for(part):
+                self._close_bundle(group)
+            if self._bundle is None:
+                self._bundle = Bundle(await self._lease(group, self._largest), self._largest)
+            bundle, ordinal = self._bundle, growing.room()
+            got = await self._up.offload(partial(bundle.add, (growing, ordinal), part, partial(_fill, source)))
+            growing.size_bytes += got
+            if not got:
+                growing.extents.pop()
+            if got < part:
+                return
+            size -= part
 
     async def _lease(self, group: Tasks, shape: SegmentShape) -> Slot:
-        """A slot for a segment of its own. The bundle must not hold the last memory while we wait for some."""
-        bundle = self._bundle
-        if bundle is not None:
-            both = bundle.slot.cost + shape.coded_bytes + shape.capacity
-            if both > self._up.slots.budget_bytes:
-                await self._close_bundle(group)
-        return await self._up.slots.lease(shape)
+        """A slot. The open bundle must not hold the last memory while we, or another batch, wait for some."""
+        let_go = None if self._bundle is None else partial(self._close_bundle, group)
+        slot = await self._up.slots.lease(shape, let_go=let_go)
+        self._slots.add(slot)
+        return slot
 
-    async def _piece(
-        self, group: Tasks, growing: _Growing, source: Source, slot: Slot, shape: SegmentShape, length: int
-    ) -> bool:
-        """Read and send one piece; False when the source ended before it should."""
-        try:
-            got = await self._up.offload(partial(source.read_into, slot.plain[:length]))
-        except BaseException:
-            self._up.slots.give_back(slot)
-            raise
-        if got == 0:
-            self._up.slots.give_back(slot)
-            return False
-        await self._send(group, growing, slot, shape, got)
-        return got == length
+    def _give_back(self, slot: Slot) -> None:
+        self._slots.discard(slot)
+        self._up.slots.give_back(slot)
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -296,23 +308,17 @@ class _Batch:
     async def _send(self, group: Tasks, growing: _Growing, slot: Slot, shape: SegmentShape, length: int) -> None:
         ordinal = growing.room()
         growing.size_bytes += length
-        try:
-            reuse = await self._earlier(growing, ordinal, slot, shape, length)
-        except BaseException:
-            self._up.slots.give_back(slot)
-            raise
+        reuse = await self._earlier(growing, ordinal, slot, shape, length)
         group.create_task(self._send_piece(growing, ordinal, slot, shape, length, reuse))
 
     async def _earlier(
         self, growing: _Growing, ordinal: int, slot: Slot, shape: SegmentShape, length: int
     ) -> Reuse | None:
+        """The sealed segment that holds these very bytes already, if an earlier run left it."""
         entry = growing.earlier.get(ordinal)
-        if entry is None or (entry.plain_bytes, entry.k, entry.total, entry.shard_bytes) != (
-            length,
-            shape.k,
-            shape.total,
-            shape.shard_bytes,
-        ):
+        if entry is None or entry.plain_bytes != length:
+            return None
+        if SegmentShape(entry.k, entry.total, entry.shard_bytes) != shape:
             return None
         if await self._up.offload(lambda: plain_hash(slot.plain[:length])) != entry.plain_hash:
             return None
@@ -327,32 +333,27 @@ class _Batch:
         if growing.upload_id is None:
             raise BugError("an object is sent in pieces without an upload")
         register = self._register(growing.upload_id, ordinal)
+        self._slots.discard(slot)
         entry = await self._up.mill.send(slot, shape, self._policy, length, self._meter, reuse=reuse, register=register)
         growing.extents[ordinal] = Extent(entry.segment_id, 0, length, entry.plain_hash)
         await self._check(growing)
 
-    async def _close_bundle(self, group: Tasks) -> None:
+    def _close_bundle(self, group: Tasks) -> None:
         bundle, self._bundle = self._bundle, None
         if bundle is None:
             return
         if not bundle.used_bytes:
-            self._up.slots.give_back(bundle.slot)
+            self._give_back(bundle.slot)
             return
-        if self._bundles_id is None:
-            try:
-                (growing, _), _, _ = bundle.members[0]
-                self._bundles_id, _ = await self._begin(growing.item.name, passing=True)
-            except BaseException:
-                self._up.slots.give_back(bundle.slot)
-                raise
-        group.create_task(self._send_bundle(bundle, self._register(self._bundles_id, self._bundles)))
-        self._bundles += 1
+        group.create_task(self._send_bundle(bundle))
 
-    async def _send_bundle(self, bundle: Bundle[tuple[_Growing, int]], register: Register) -> None:
+    async def _send_bundle(self, bundle: Bundle[tuple[_Growing, int]]) -> None:
         plain = bundle.slot.plain
         hashes = await self._up.offload(
             lambda: [plain_hash(plain[begin : begin + length]) for _, begin, length in bundle.members]
         )
+        register = await self._register_bundle(bundle.members[0][0][0].item.name)
+        self._slots.discard(bundle.slot)
         entry = await self._up.mill.send(
             bundle.slot, bundle.final_shape(), self._policy, bundle.used_bytes, self._meter, register=register
         )
@@ -361,6 +362,14 @@ class _Batch:
             if growing.ready:
                 self._ready.append(growing)
         await self._commit()
+
+    async def _register_bundle(self, name: str) -> Register:
+        """All bundles of a batch belong to one passing upload, called after the first object in them."""
+        async with self._beginning:
+            if self._bundles_id is None:
+                self._bundles_id, _ = await self._begin(name, passing=True)
+            ordinal, self._bundles = self._bundles, self._bundles + 1
+            return self._register(self._bundles_id, ordinal)
 
     # --- committing --------------------------------------------------------------------------------------------------
 
@@ -385,6 +394,8 @@ class _Batch:
         names = [growing.item.name for growing in group]
 
         def work() -> list[ObjectEntry]:
+            if catalog.bucket(bucket.name) != bucket:
+                raise ConflictError(f"the bucket {bucket.name!r} was removed and made anew meanwhile")
             versions = catalog.next_versions(bucket.name, names)
             entries = [self._entry(growing, versions[growing.item.name]) for growing in group]
             catalog.commit(entries, upload_id=upload_id)
@@ -394,6 +405,7 @@ class _Batch:
             try:
                 entries = await self._up.offload(work)
             except VersionConflictError:
+                # Somebody else was faster: the records are sealed anew, under the versions that come next.
                 if not tries_left:
                     raise
             else:
@@ -404,6 +416,9 @@ class _Batch:
         self._stored += len(entries)
         self._size += sum(entry.size_bytes for entry in entries)
         self._meter.objects(len(entries))
+        for growing in group:
+            del self._under_way[growing.item.name]
+            growing.over.set()
 
     def _entry(self, growing: _Growing, version: int) -> ObjectEntry:
         extents = tuple(extent for extent in growing.extents if extent is not None)
@@ -412,8 +427,9 @@ class _Batch:
             size=growing.size_bytes,
             content_hash=content_hash(extents),
             extents=extents,
-            modified_ns=growing.modified_ms * 1_000_000,
-            mode=growing.item.mode,
+            # What the format cannot say is cut: an object with an absurd time or mode must stay readable.
+            modified_ns=max(-_LATEST_NS, min(growing.modified_ms * 1_000_000, _LATEST_NS)),
+            mode=growing.item.mode & 0o7777,
             metadata=(),
         )
         return ObjectEntry(
@@ -426,6 +442,14 @@ class _Batch:
             sealed_record=self._up.vault.seal_object(self._bucket, growing.item.name, version, record),
             segment_ids=tuple(dict.fromkeys(extent.segment_id for extent in extents)),
         )
+
+
+def _fill(source: Source, buffer: memoryview) -> int:
+    """Read until `buffer` is full or the source has no more, however little it gives at a time. Blocks."""
+    filled = 0
+    while filled < len(buffer) and (got := source.read_into(buffer[filled:])):
+        filled += got
+    return filled
 
 
 class _Rest:
