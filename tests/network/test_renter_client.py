@@ -573,6 +573,27 @@ def test_one_that_stalls_is_overtaken_and_costs_little():
     run(main(), within_seconds=900)
 
 
+@pytest.mark.parametrize("size", [1, 5_000])
+def test_a_single_unit_at_a_farmer_that_stalls_is_rebuilt_from_others_in_time(size: int):
+    """Nothing else runs then, so nothing but the clock can say that it is late."""
+
+    async def main() -> None:
+        async with net_of(farmers=6) as net:
+            data = net.dice(size)
+            await put_all(net, {"a": data})
+            await net.renter.client.settle()
+            (segment_id,) = segments_in_catalog(net)
+            located = await net.renter.agent.locate([segment_id], net.renter.key.public_key)
+            holder = next(t.peer.node_id for t in located[segment_id].tickets if t.index == 0)
+            (number,) = (farmer.number for farmer in net.farmers if farmer.node_id == holder)
+            net.network.unplug(net.farmers[number].host)
+            begun = asyncio.get_running_loop().time()
+            await assert_all_there(net, {"a": data})
+            assert asyncio.get_running_loop().time() - begun < 10
+
+    run(main(), within_seconds=900)
+
+
 def test_the_slowest_are_cut_off_and_cancelled():
     async def main() -> None:
         async with net_of(farmers=7, cast={0: Slow, 1: Slow}) as net:

@@ -122,7 +122,7 @@ def next_push(
         return Move(start=_first(goal, held), check_in=goal.late.floor_seconds)
     late = [attempt for attempt in running if now - attempt.started > limit]
     start = () if exhausted else _stand_ins(goal, done, held, attempts, late)
-    return Move(start=start, over=not running and not start, check_in=_check_in(running, late, limit, now))
+    return Move(start=start, over=not running and not start, check_in=_check_in(running, late, start, limit, now))
 
 
 def _stand_ins(
@@ -152,8 +152,12 @@ def _tries(attempts: Sequence[Attempt]) -> dict[int, int]:
     return counts
 
 
-def _check_in(running: Sequence[Attempt], late: Sequence[Attempt], limit: float, now: float) -> float | None:
+def _check_in(
+    running: Sequence[Attempt], late: Sequence[Attempt], start: Sequence[int], limit: float, now: float
+) -> float | None:
     waits = [attempt.started + limit - now for attempt in running if attempt not in late]
+    if start:
+        waits.append(limit)  # what starts now may be late too, and nothing else may ever happen
     if late:
         waits.append(0.5)
     return max(0.01, min(waits)) if waits else None
@@ -198,4 +202,4 @@ def next_fetch(goal: FetchGoal, attempts: Sequence[Attempt], now: float) -> Move
         fresh = [index for index in goal.order if index not in tries]
         room = goal.needed - len(done) + goal.max_extra - len(running)
         start = tuple((fresh + again)[: max(0, min(goal.needed - len(in_time), room))])
-    return Move(start=start, over=not running and not start, check_in=_check_in(running, late, limit, now))
+    return Move(start=start, over=not running and not start, check_in=_check_in(running, late, start, limit, now))
