@@ -17,6 +17,7 @@ from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey, SegmentId, ShardRoot, Signature
 from stook.shards.geometry import Policy
 from stook.storage.agent_store import SqlAgentStore
+from stook.storage.fading import SAME_FAILURE_MS
 from stook.storage.renter_memory import MemoryAgentStore
 from stook.storage.renter_ports import (
     HALF_LIFE_MS,
@@ -462,11 +463,21 @@ def test_old_outcomes_fade(store: AgentStore) -> None:
 
 def test_failures_in_a_row_end_with_a_success(store: AgentStore) -> None:
     bad = Outcome(FARMERS[1], OutcomeKind.CLAIM, ok=False, value=0.0, at_ms=10)
-    store.note_outcomes([bad, bad])
+    store.note_outcomes([bad, replace(bad, at_ms=10 + SAME_FAILURE_MS)])
     assert store.farmer_stats(10)[0].failures_in_a_row == 2
     store.note_outcomes([replace(bad, ok=True, at_ms=3)])
     stats = store.farmer_stats(0)[0]
-    assert (stats.failures_in_a_row, stats.failures, stats.successes, stats.last_ok_ms) == (0, 2.0, 1.0, 3)
+    assert (stats.failures_in_a_row, stats.successes, stats.last_ok_ms) == (0, 1.0, 3)
+    assert stats.failures == pytest.approx(2.0, rel=1e-3)
+
+
+def test_failures_close_together_are_one_in_a_row(store: AgentStore) -> None:
+    """A farmer that restarts breaks all its transfers at once, and should not rest for hours for it."""
+    bad = Outcome(FARMERS[1], OutcomeKind.CONSIGN, ok=False, value=0.0, at_ms=10)
+    store.note_outcomes([replace(bad, at_ms=10 + step) for step in range(20)])
+    store.note_outcomes([replace(bad, at_ms=9 + SAME_FAILURE_MS)])
+    stats = store.farmer_stats(10)[0]
+    assert (stats.failures_in_a_row, stats.failures) == (1, pytest.approx(21.0, rel=1e-3))
 
 
 def test_counts_are_sums_over_what_is_held(store: AgentStore) -> None:

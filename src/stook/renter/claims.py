@@ -64,6 +64,12 @@ class _Need:
     barred: set[NodeId]
     won: list[Won] = field(default_factory=list)
     shortage: str = ""
+    refusals: dict[str, None] = field(default_factory=dict)
+    """What farmers answered instead of a signature, in words; each once."""
+
+    def words(self) -> str:
+        """Why there are fewer than asked for."""
+        return "; ".join((self.shortage, *self.refusals))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,7 @@ class ClaimDesk:
             if not wants:
                 break
             await self._ask_all(wants)
-        return [(need.won, need.shortage if need.missing else "") for need in needs]
+        return [(need.won, need.words() if need.missing else "") for need in needs]
 
     def _assign(self, needs: Sequence[_Need]) -> Mapping[NodeId, list[_Want]]:
         wants: dict[NodeId, list[_Want]] = defaultdict(list)
@@ -176,6 +182,7 @@ class ClaimDesk:
             # The farmer may have reserved; without our consign its reservation lapses by itself.
             self._note(farmer, ok=False)
             for want in wants:
+                want.need.refusals[f"farmer {farmer.hex()[:16]}: {error or 'no answer in time'}"] = None
                 self._fail(farmer, want)
             if isinstance(error, asyncio.CancelledError):
                 raise
@@ -214,6 +221,7 @@ class ClaimDesk:
         self._note(farmer, ok=True)
 
     def _declined(self, farmer: NodeId, want: _Want, answer: Declined) -> None:
+        want.need.refusals[f"farmer {farmer.hex()[:16]} declined: {_named(answer.code)} {answer.detail}"] = None
         self._fail(farmer, want)
         if answer.code in _FULL:
             # Its announcement is out of date: take it as full until it announces itself again.
@@ -242,3 +250,7 @@ class ClaimDesk:
                 shard_bytes=facts.shard_bytes,
             ),
         )
+
+
+def _named(code: int) -> str:
+    return ReasonCode(code).name if code in ReasonCode.__members__.values() else f"reason {code}"

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from stook.ids import NodeId
 from stook.storage.renter_ports import HALF_LIFE_MS, FarmerStats, Outcome, OutcomeKind
 
+SAME_FAILURE_MS = 5_000
+"""Failures that follow one another as closely are one in a row: a farmer that restarts breaks every transfer it has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counter:
@@ -23,13 +26,14 @@ class Counter:
     def after(self, outcome: Outcome) -> Counter:
         """The counter with one more dealing. A clock that was set back fades nothing."""
         left = _left(outcome.at_ms - self.last_ms)
+        again = self.failures_in_a_row == 0 or outcome.at_ms - self.last_ms >= SAME_FAILURE_MS
         measured = outcome.ok and outcome.value > 0
         return Counter(
             successes=self.successes * left + outcome.ok,
             failures=self.failures * left + (not outcome.ok),
             value_sum=self.value_sum * left + (outcome.value if measured else 0.0),
             value_weight=self.value_weight * left + measured,
-            failures_in_a_row=0 if outcome.ok else self.failures_in_a_row + 1,
+            failures_in_a_row=0 if outcome.ok else self.failures_in_a_row + again,
             last_ok_ms=outcome.at_ms if outcome.ok else self.last_ok_ms,
             last_ms=outcome.at_ms,
         )
