@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sim_objects import BUCKET, assert_all_there, items, put_all, some_objects
-from stook.errors import NotEnoughError
+from stook.errors import EnvironmentFault, NotEnoughError
 from stook.renter.arrival import PASSING
 from stook.renter.drafts import HOUR_MS
 from stook.renter.ports import Order
@@ -106,3 +106,20 @@ def test_a_farmer_whose_clock_jumps_is_avoided_and_the_reason_told(jump_ms: int)
                 await put_all(net, {"never": net.dice(200_000)})
 
     run(main(), within_seconds=3600)
+
+
+def test_a_full_disk_at_the_end_does_not_undo_what_was_done(monkeypatch: pytest.MonkeyPatch):
+    def full(_outcomes: object) -> None:
+        raise EnvironmentFault("no space left on device")
+
+    async def main() -> None:
+        async with Testnet(farmers=5, seed=15, policy=POLICY) as net:
+            await put_all(net, some_objects(net, (50_000,)))
+            monkeypatch.setattr(net.renter.store, "note_outcomes", full)
+            told: list[str] = []
+            monkeypatch.setattr(net.renter.agent, "_on_error", lambda what, error: told.append(f"{what}: {error}"))
+            await net.renter.agent.aclose()
+            assert told == ["farewell: no space left on device"]
+            monkeypatch.undo()
+
+    run(main(), within_seconds=300)

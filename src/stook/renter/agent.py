@@ -19,7 +19,7 @@ from stook.clock import Clock, Entropy, Offload
 from stook.contracts.contract import Contract
 from stook.contracts.grant import Operation, SignedGrant, issue_grant
 from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
-from stook.errors import MisbehaviourError, NotEnoughError, ReasonCode
+from stook.errors import EnvironmentFault, MisbehaviourError, NotEnoughError, ReasonCode
 from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey, SegmentId
 from stook.renter.book import FarmerBook
@@ -99,6 +99,7 @@ class LocalAgent:
         self._entropy = entropy
         self._offload = offload
         self._options = options
+        self._on_error = on_error
         self.rules = DraftRules(
             network=network,
             renter_key=key.public_key,
@@ -153,8 +154,11 @@ class LocalAgent:
         await self.book.load()
 
     async def aclose(self) -> None:
-        """Write what was learned."""
-        await self.book.flush()
+        """Write what was learned; when that fails it is only reported, for what was done before is done."""
+        try:
+            await self.book.flush()
+        except EnvironmentFault as error:
+            self._on_error("farewell", error)
 
     async def refresh(self) -> int:
         """Ask seeds and farmers for news, and write down what was learned; the number of farmers known."""
