@@ -466,24 +466,34 @@ async def test_a_peer_that_never_says_hello(world, caller, callee, to):
 
 
 @scene(limits=Limits(max_handshakes=3))
-async def test_silent_callers_are_bounded(world, caller, callee, to):
+async def test_silent_callers_are_bounded_and_keep_nobody_out(world, caller, callee, to):
     from stook.wire.reader import FrameReader
 
+    lost = []
+
     class Silent(FrameReader):
+        def __init__(self, name):
+            self.name = name
+
         def received(self, size_bytes):
             pass
 
         def connection_lost(self, reason):
-            pass
+            lost.append(self.name)
 
-    carrier = world.network.carrier("h8")
     host, port = to.addresses[0].host, to.addresses[0].port
-    for _ in range(3):
-        await carrier.connect(host, port, lambda connection: Silent())
-    with pytest.raises(UnreachableError):
-        await carrier.connect(host, port, lambda connection: Silent())
-    await settle(11)
+
+    async def say_nothing(origin, name):
+        await world.network.carrier(origin).connect(host, port, lambda connection: Silent(name))
+
+    await say_nothing("h9", "another host's only one")
+    for number in range(5):
+        await say_nothing("h8", number)
+        await settle(0.1)
+    assert lost == [0, 1, 2]
+    assert sum(link.greeting for link in callee._pool.links) == 3
     await caller.ping(to, deadline_seconds=1)
+    assert lost == [0, 1, 2, 3]
 
 
 # --- slow peers ------------------------------------------------------------------------------------------------------

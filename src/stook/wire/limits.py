@@ -14,7 +14,7 @@ class Limits:
     max_sessions: int = 256
     """Sessions of all peers together, handshakes included; beyond it an idle one is closed or the newcomer refused."""
     max_handshakes: int = 32
-    """Incoming connections that have not said a valid hello yet; beyond it newcomers are turned away."""
+    """Incoming connections without a valid hello yet; beyond it the oldest goes, of the host that has most."""
     max_sessions_per_peer: int = 4
     """Sessions one node id may hold with us."""
     max_exchanges_per_session: int = 64

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from stook.errors import MisbehaviourError, PeerError, UnreachableError
 from stook.identity.contact import Address, AddressKind
 from stook.ids import NodeId
+from stook.wire.hello import Role
 from stook.wire.limits import Limits
 from stook.wire.link import Link
 
@@ -41,9 +43,9 @@ class Pool:
         return next((link for link in usable if link.session.can_open), usable[0] if usable else None)
 
     def has_room(self, *, incoming: bool) -> bool:
-        """Whether one more connection may be made; an idle session is closed for it if need be."""
-        if incoming and sum(link.greeting for link in self._links) >= self._limits.max_handshakes:
-            return False
+        """Whether one more connection may be made; a silent newcomer or an idle session is closed for it if need be."""
+        if incoming:
+            self._cut_a_silent_one()
         if len(self._links) < self._limits.max_sessions:
             return True
         idle = [link for link in self._links if link.usable and link.idle]
@@ -53,6 +55,18 @@ class Pool:
         oldest.retire()
         # It counts until its connection is gone; a few may leave at the same time, never more than doubling the sum.
         return len(self._links) < 2 * self._limits.max_sessions
+
+    def _cut_a_silent_one(self) -> None:
+        """Make room among the handshakes: from the host that has most of them goes the oldest.
+
+        Turning newcomers away instead would let one host keep everybody out with a few connections on which it says
+        nothing. An honest handshake is over in a few round trips, and its host has hardly another under way.
+        """
+        greeting = [link for link in self._links if link.greeting and link.session.role is Role.RESPONDER]
+        if len(greeting) >= self._limits.max_handshakes:
+            crowd = Counter(link.remote[0] for link in greeting)
+            silent = max(greeting, key=lambda link: crowd[link.remote[0]])
+            silent.abort(UnreachableError("too many handshakes are under way"))
 
     def add(self, link: Link) -> None:
         """A connection was made."""
