@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import click
 
 import stook
-from stook.errors import StookError
+from stook.errors import BugError, StookError
 
 COMMANDS: dict[str, str] = {
     "init": "cmd_init",
@@ -95,9 +96,20 @@ def _report(error: StookError, *, as_json: bool) -> None:
     click.echo(f"stook: {error}", err=True)
 
 
+def _clean_up_when_ended() -> None:
+    """Make SIGTERM and a closed terminal end a command as Ctrl-C does: with its processes and temporary files gone.
+
+    A signal that is ignored (`nohup`) stays ignored; `farm run` and `agent run` put their own handlers over these.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 def main() -> None:
     """Run the command line; the process's exit status says what happened (`stook --help`)."""
     arguments = sys.argv[1:]
+    _clean_up_when_ended()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name that the terminal's encoding lacks is shown escaped; it must not end the command.
@@ -116,6 +128,13 @@ def main() -> None:
             traceback.print_exc()
         _report(error, as_json="--json" in arguments)
         sys.exit(error.exit_code)
+    except Exception as error:
+        # Nobody raised this on purpose, so it says nothing to a person: where it happened is what we need to know.
+        traceback.print_exc()
+        _report(
+            BugError(f"a bug of ours: {error!r}. Please report it with the lines above"), as_json="--json" in arguments
+        )
+        sys.exit(BugError.exit_code)
 
 
 if __name__ == "__main__":
