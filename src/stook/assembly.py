@@ -225,7 +225,7 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
 
     Raises `ConfigError`, or `EnvironmentFault` when the port is taken or the disk refuses.
     """
-    settings = config.load_settings(home)
+    settings = config.load_settings(home, "farm")
     tree = load_owner(home, passphrase).tree()
     key = tree.node_key()
     network = NetworkId(settings.node.network)
@@ -286,7 +286,7 @@ async def farmer_status(home: Path, *, passphrase: str | None = None) -> dict[st
 
     Raises `UnreachableError` when it does not run.
     """
-    settings = config.load_settings(home)
+    settings = config.load_settings(home, "farm")
     tree = load_owner(home, passphrase).tree()
     host, port = config.parse_address(settings.node.listen)
     operator = tree.node_key(*OPERATOR_KEY)
@@ -314,7 +314,7 @@ def check_farmer_home(home: Path, *, deep: bool, rebuild: bool) -> dict[str, Any
 
     Raises `ConflictError` while the farmer runs, `CorruptionError` when the index is damaged and not to be rebuilt.
     """
-    config.load_settings(home)
+    config.load_settings(home, "farm")
     path = home / CONTRACTS_FILE
     with FileShardStore(home) as shards:
         if rebuild:
@@ -422,7 +422,7 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
 
     Raises `ConfigError`, `PassphraseNeededError`, `WrongPassphraseError`.
     """
-    settings = config.load_settings(home)
+    settings = config.load_settings(home, "rent")
     tree = load_owner(home, passphrase).tree()
     key = tree.node_key()
     async with AsyncExitStack() as stack:
@@ -462,7 +462,7 @@ def load_agent_keys(home: Path, passphrase: str | None) -> tuple[NodeKey, bytes]
 @asynccontextmanager
 async def open_agent(home: Path, *, passphrase: str | None = None) -> AsyncIterator[LocalAgent]:
     """The half without content keys, until the block ends. The home may hold an exported credential alone."""
-    settings = config.load_settings(home)
+    settings = config.load_settings(home, "rent")
     key, mask_root = load_agent_keys(home, passphrase)
     async with _agent_parts(home, settings, key, mask_root) as (agent, _endpoint, _offload, _codec):
         await agent.refresh()
@@ -474,7 +474,7 @@ def export_agent(home: Path, target: Path, *, passphrase: str | None, new_passph
 
     Raises `ConflictError` when `target` holds keys already.
     """
-    settings = config.load_settings(home)
+    settings = config.load_settings(home, "rent")
     secrets = load_owner(home, passphrase)
     credential = secrets.tree().agent_credential(NetworkId(settings.node.network))
     save_secrets(target / KEY_FILE, credential, entropy=system_entropy, passphrase=new_passphrase)

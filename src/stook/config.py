@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from stook.errors import ConfigError, UserError
+from stook.errors import ConfigError, EnvironmentFault, UserError
 from stook.identity.contact import ContactUri
 from stook.shards.geometry import Policy
 
@@ -36,6 +36,7 @@ _SIZE_UNITS = {
 _DURATION_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]*)\s*\Z")
 """Twenty digits hold every size there is; without a bound, reading the number could take for ever."""
+_ROLES = {"farm": "a farmer", "rent": "a renter"}
 _NODE_ID = re.compile(r"[0-9A-Fa-f]{40}\Z")
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -139,8 +140,12 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def load_settings(home: Path) -> Settings:
-    """The settings of the node in `home`. Raises `ConfigError` naming the file, the setting and what is wrong."""
+def load_settings(home: Path, role: str = "") -> Settings:
+    """The settings of the node in `home`. Raises `ConfigError` naming the file, the setting and what is wrong.
+
+    With a `role`, the name of its section, a home that was made for another role only is refused: one key would
+    otherwise be two nodes.
+    """
     path = home / CONFIG_NAME
     try:
         text = path.read_text(encoding="utf-8")
@@ -148,10 +153,10 @@ def load_settings(home: Path) -> Settings:
         raise ConfigError(f"{home} holds no node yet: run `stook init` or `stook farm init` first") from None
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    return _parse(path, text)
+    return _parse(path, text, role)
 
 
-def _parse(path: Path, text: str) -> Settings:
+def _parse(path: Path, text: str, role: str = "") -> Settings:
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -162,6 +167,8 @@ def _parse(path: Path, text: str) -> Settings:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from None
     _check_quantities(path, settings)
+    if role and role not in raw and (others := _ROLES.keys() & raw.keys()):
+        raise ConfigError(f"{path}: this is the home of {_ROLES[min(others)]}, not of {_ROLES[role]}; see --home")
     return settings
 
 
@@ -209,7 +216,8 @@ def render_settings(sections: dict[str, msgspec.Struct]) -> str:
 def write_settings(home: Path, sections: dict[str, msgspec.Struct]) -> None:
     """Write a new ``config.toml`` into `home`.
 
-    Raises `ConfigError` when there is one already, or, writing nothing, when a setting is not one that loads.
+    Raises `ConfigError` when there is one already, or, writing nothing, when a setting is not one that loads;
+    `EnvironmentFault` when the disk refuses.
     """
     path = home / CONFIG_NAME
     text = render_settings(sections)
@@ -225,7 +233,7 @@ def write_settings(home: Path, sections: dict[str, msgspec.Struct]) -> None:
     except FileExistsError:
         raise ConfigError(f"{path} exists already: this home holds a node") from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise EnvironmentFault(f"{path}: {error.strerror}") from None
 
 
 def default_home() -> Path:

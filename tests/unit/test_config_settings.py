@@ -4,8 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from stook.config import FarmSettings, load_settings, parse_address, parse_duration_ms, parse_size, write_settings
-from stook.errors import ConfigError
+from stook.config import (
+    FarmSettings,
+    NodeSettings,
+    load_settings,
+    parse_address,
+    parse_duration_ms,
+    parse_size,
+    write_settings,
+)
+from stook.errors import ConfigError, EnvironmentFault
 
 
 @pytest.mark.parametrize(
@@ -80,3 +88,19 @@ def test_nothing_is_written_that_does_not_load(tmp_path: Path, farm: FarmSetting
     with pytest.raises(ConfigError, match=r"config\.toml"):
         write_settings(tmp_path, {"farm": farm})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_home_serves_the_role_it_was_made_for(tmp_path):
+    write_settings(tmp_path / "farm", {"node": NodeSettings(), "farm": FarmSettings()})
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "config.toml").write_text('[node]\nnetwork = "n"\n')
+    load_settings(tmp_path / "farm", "farm")
+    load_settings(tmp_path / "plain", "rent")
+    with pytest.raises(ConfigError, match="the home of a farmer, not of a renter"):
+        load_settings(tmp_path / "farm", "rent")
+
+
+def test_a_disk_that_refuses_is_no_fault_of_the_person(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(EnvironmentFault, match=r"Not a directory|File exists"):
+        write_settings(tmp_path / "file" / "home", {"node": NodeSettings()})
