@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from sim_objects import assert_spread
+import pytest
+
+from sim_objects import assert_all_there, assert_spread, put_all, some_objects
 from sim_segments import put_segment
 from stook.renter.ports import Order
 from stook.shards.geometry import Policy
 from stook.sim.loop import run
+from stook.sim.network import Rate
 from stook.sim.testnet import Testnet
 
 
@@ -42,3 +45,27 @@ def test_one_call_may_name_a_segment_twice():
             assert [sorted(answer.held) for answer in placed] == [[0], [1]]
 
     run(main(), within_seconds=100)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_many_transfers_that_end_together_are_replaced_apart(seed: int):
+    """What one attempt had stored was given up by another that had been given the same claim."""
+
+    async def main() -> None:
+        async with Testnet(farmers=18, seed=seed, policy=Policy(k=3, r=5, o=7, n=8)) as net:
+            net.network.set_rate("renter", Rate(up=1_000_000))
+            objects = some_objects(net, (900_000, 2_000_000))
+            upload = asyncio.create_task(put_all(net, objects))
+            for _ in range(2):
+                await asyncio.sleep(net.dice.between(0.5, 3.0))
+                net.network.reset("renter")
+            await upload
+            await net.renter.client.settle()
+            assert_spread(net)
+            await net.step_chores("cancel")
+            status = await net.renter.agent.status()
+            assert status.segments_below_n == 0
+            assert net.stored_bytes() == status.stored_bytes
+            await assert_all_there(net, objects)
+
+    run(main(), within_seconds=3_000)

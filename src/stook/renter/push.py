@@ -14,7 +14,7 @@ from stook.clock import Clock
 from stook.codec import decode, encode
 from stook.contracts.messages import Consign, ConsignReady, Method
 from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
-from stook.errors import MisbehaviourError, NotEnoughError, PeerError, ReasonCode, RefusedError
+from stook.errors import MisbehaviourError, NotEnoughError, PeerError, ReasonCode, RefusedError, UnreachableError
 from stook.ids import ContractId, NodeId, PublicKey
 from stook.merkle import UNIT_BYTES, unit_count
 from stook.renter.pace import Attempt, PushGoal, State, next_push
@@ -25,8 +25,13 @@ from stook.storage.renter_ports import SegmentFacts
 from stook.wire.endpoint import Endpoint
 
 _BLAMELESS = frozenset({ReasonCode.CANCELLED})
+_RECONNECTS = 2
 OnStored = Callable[[NodeId, int], None]
 """Told of each receipt: the farmer and the shard's size."""
+
+
+class _BrokenOffError(UnreachableError):
+    """The line broke while the shard was on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,18 @@ class Pusher:
         return placed
 
     async def consign(self, ticket: Ticket, shard: SealedShard) -> SignedStorageReceipt:
-        """Bring one shard; its verified receipt. Goes on where an earlier try stopped. Raises `PeerError`."""
+        """Bring one shard; its verified receipt. Goes on where an earlier try stopped. Raises `PeerError`.
+
+        A line that breaks under way is opened again, for the farmer has most of the shard already.
+        """
+        for _ in range(_RECONNECTS):
+            try:
+                return await self._consign(ticket, shard)
+            except _BrokenOffError:
+                continue
+        return await self._consign(ticket, shard)
+
+    async def _consign(self, ticket: Ticket, shard: SealedShard) -> SignedStorageReceipt:
         request = encode(Consign(contract=ticket.contract, grant=ticket.grant))
         async with self._endpoint.exchange(
             ticket.peer, Method.CONSIGN, request, deadline_seconds=self._deadline
@@ -89,10 +105,13 @@ class Pusher:
             if receipt is None:
                 if ready.first_unit > unit_count(len(shard.data)):
                     raise MisbehaviourError(ReasonCode.BAD_TERMS, "asked for units behind the end of the shard")
-                await exchange.send(shard.leaves)
-                await exchange.send(shard.data[ready.first_unit * UNIT_BYTES :])
-                await exchange.finish()
-                receipt = decode(SignedStorageReceipt, await exchange.next_reply())
+                try:
+                    await exchange.send(shard.leaves)
+                    await exchange.send(shard.data[ready.first_unit * UNIT_BYTES :])
+                    await exchange.finish()
+                    receipt = decode(SignedStorageReceipt, await exchange.next_reply())
+                except UnreachableError as error:
+                    raise _BrokenOffError(str(error)) from error
         verify_storage_receipt(receipt, ticket.contract)
         return receipt
 
@@ -131,6 +150,7 @@ class _Run:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._late: frozenset[int] = frozenset()
         self._tried: set[NodeId] = set()
+        self._choosing = asyncio.Lock()
         self._open: dict[int, Ticket] = {}
         self._receipts: dict[int, SignedStorageReceipt] = {}
         self._confirmed: set[int] = set()
@@ -175,6 +195,7 @@ class _Run:
         placed = await self._pusher.place(self._facts, wanted, frozenset())
         self._held = placed.held
         self._open = {ticket.index: ticket for ticket in placed.tickets}
+        self._tried.update(ticket.peer.node_id for ticket in placed.tickets)
         self._note_shortage(placed.shortage)
         if len(self._held | self._open.keys()) >= self._goal.enough:
             self._accept()
@@ -191,15 +212,10 @@ class _Run:
             self._tasks[number] = group.create_task(self._attempt(number, index))
 
     async def _attempt(self, number: int, index: int) -> None:
-        ticket = self._open.pop(index, None)
-        if ticket is None and not self._exhausted:
-            placed = await self._pusher.place(self._facts, (index,), frozenset(self._tried))
-            self._note_shortage(placed.shortage)
-            ticket = next(iter(placed.tickets), None)
+        ticket = self._open.pop(index, None) or await self._another(index)
         if ticket is None:
             self._end(number, State.FAILED)
             return
-        self._tried.add(ticket.peer.node_id)
         begun = self._pusher.now()
         try:
             receipt = await self._pusher.consign(ticket, self._shards[index])
@@ -223,6 +239,22 @@ class _Run:
             self._receipts[index] = receipt
             self._on_stored(ticket.peer.node_id, size)
         self._end(number, State.DONE)
+
+    async def _another(self, index: int) -> Ticket | None:
+        """A ticket for `index` at a farmer not tried yet.
+
+        One after another: two that ask at once would be given the same claim, and the one that loses would give up
+        what the other has stored.
+        """
+        async with self._choosing:
+            if self._exhausted:
+                return None
+            placed = await self._pusher.place(self._facts, (index,), frozenset(self._tried))
+            self._note_shortage(placed.shortage)
+            ticket = next(iter(placed.tickets), None)
+            if ticket is not None:
+                self._tried.add(ticket.peer.node_id)
+            return ticket
 
     def _note(self, ticket: Ticket, *, ok: bool, size: int = 0, seconds: float = 0.0) -> None:
         self._pusher.agent.note([Dealing(ticket.peer.node_id, True, ok, size, seconds)])
@@ -286,7 +318,8 @@ class _Run:
         if len(self._stored()) >= self._goal.enough:
             leftover += self._broken_off
         # Else they are left to lapse, so that the same upload, run again before, goes on where the line broke.
-        await self._pusher.agent.abandon(leftover)
+        kept = {receipt.receipt.contract_id for receipt in self._receipts.values()}
+        await self._pusher.agent.abandon([contract_id for contract_id in leftover if contract_id not in kept])
         if not self._durable and len(self._stored()) >= self._goal.enough:
             self._accept()
             self._durable = True

@@ -20,6 +20,7 @@ from stook.sim.nodes import SimFarmer, SimRenter, World
 from stook.wire.limits import Limits
 
 LOG_LINES_SHOWN = 20
+_ROUTINE = frozenset({"farmer recovered", "farmer stopped"})
 
 
 class Testnet:
@@ -108,7 +109,8 @@ class Testnet:
         now = asyncio.get_running_loop().time()
         lines = [f"testnet of {len(self.farmers)} farmers, seed {self.seed}, after {now:.3f} virtual seconds"]
         lines += [f"  {farmer!r}" for farmer in self.farmers if farmer.adversary is not None or not farmer.alive]
-        lines += [f"  {dict(line)}" for line in list(self.world.log)[-LOG_LINES_SHOWN:]]
+        telling = [line for line in self.world.log if line.get("event") not in _ROUTINE]
+        lines += [f"  {line}" for line in telling[-LOG_LINES_SHOWN:]]
         return "\n".join(lines)
 
     # --- what befalls it ---------------------------------------------------------------------------------------------
