@@ -114,8 +114,10 @@ def run_command(home: Path, once: bool, now: bool, as_json: bool) -> None:
     """
     from stook.assembly import open_agent
 
+    passphrase = home_passphrase(home)
+
     async def work() -> None:
-        async with open_agent(home, passphrase=home_passphrase(home)) as agent:
+        async with open_agent(home, passphrase=passphrase) as agent:
             _tell(await one_round(agent, now=now), as_json=as_json)
             if once:
                 return

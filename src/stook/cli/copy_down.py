@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stook.cli.copied import PAGE, Copied
 from stook.cli.local_tree import Passed, TreeSink, look, open_folder, shown, unsafe, walk
 from stook.cli.renting import with_news
-from stook.errors import CorruptionError, EnvironmentFault, NotEnoughError, NotFoundError
+from stook.errors import ConflictError, CorruptionError, EnvironmentFault, NotEnoughError, NotFoundError
 
 if TYPE_CHECKING:
     from stook.assembly import Renter
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from stook.renter.ports import OnProgress, Progress
     from stook.storage.renter_ports import ObjectSummary
 
+_ONE_OBJECT = (NotEnoughError, CorruptionError, NotFoundError, ConflictError)
+"""Errors that may concern one object of a batch."""
 _HOPELESS = 20
 """Objects in a row that cannot be read before the farmers are taken for gone."""
 
@@ -53,7 +55,7 @@ class Coming:
 
         try:
             await with_news(self._agent, lambda: self._fetch(left(), modes, sinks))
-        except (NotEnoughError, CorruptionError, NotFoundError):
+        except _ONE_OBJECT:
             for name in left():  # one bad object must not cost the others
                 await self._fetch_alone(name, modes, sinks)
         done = [sink for sink in sinks.values() if sink.written]
@@ -85,7 +87,7 @@ class Coming:
     async def _fetch_alone(self, name: str, modes: dict[str, int], sinks: dict[str, TreeSink]) -> None:
         try:
             await self._fetch([name], modes, sinks)
-        except (NotEnoughError, CorruptionError, NotFoundError) as error:
+        except _ONE_OBJECT as error:
             self.copied.unreadable.append((shown(name), str(error)))
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= _HOPELESS:
