@@ -78,8 +78,12 @@ def test_passing_uploads_of_the_dead_are_given_up_by_whoever_comes_alone():
             await net.renter.client.put_many(BUCKET, items(some_objects(net, (100,))))
             assert [upload.name for upload in catalog.stale_uploads(2**62, 9)] == ["large"]
             await assert_all_there(net, {"dir/1": objects["dir/1"]})
-            # Stored otherwise, what was left of it is given up as well.
-            await net.renter.client.put_many(BUCKET, items({"large": net.dice(50)}))
+            # Stored otherwise, what was left of it is given up as well; also when it was stored before we looked.
+            large = {"large": net.dice(50)}
+            await net.renter.client.put_many(BUCKET, items(large))
+            assert not catalog.stale_uploads(2**62, 9)
+            catalog.begin_upload(resumable)
+            assert (await net.renter.client.put_many(BUCKET, items(large))).unchanged == 1
             assert not catalog.stale_uploads(2**62, 9)
 
     run(main(), within_seconds=300)

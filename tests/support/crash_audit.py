@@ -95,13 +95,13 @@ def known_segments(home: Path) -> tuple[frozenset[SegmentId], frozenset[SegmentI
 
 
 def kept_bytes(home: Path, found: list[Placement]) -> int:
-    """Receipted shard bytes of uploads that another run can go on with."""
+    """Receipted shard bytes of uploads that another run can go on with, of objects that are not there yet."""
     catalog = SqlCatalog.open(home / CATALOG_FILE)
     try:
         resumable = {
             entry.segment_id
             for upload in catalog.stale_uploads(2**62, 1000)
-            if not upload.fingerprint.startswith(PASSING)
+            if not upload.fingerprint.startswith(PASSING) and catalog.get(upload.bucket, upload.name) is None
             for entry in catalog.upload_segments(upload.upload_id).values()
         }
     finally:

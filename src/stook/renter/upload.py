@@ -181,6 +181,7 @@ class _Batch:
         for item in page:
             entry = known.get(item.name)
             if entry is not None and (entry.size_bytes, entry.modified_ms) == (item.size_bytes, item.modified_ms):
+                await self._supersede(item.name)
                 self._unchanged += 1
                 self._meter.objects(1)
                 self._meter.accepted(entry.size_bytes)
@@ -300,6 +301,11 @@ class _Batch:
 
         return register
 
+    async def _supersede(self, name: str, *, by: bytes | None = None) -> None:
+        """The object is there as it should be: what the dead left of other attempts at it is garbage."""
+        left = self._arrival.left.pop((self._bucket.name, name), ())
+        await self._give_up(*(other for other in left if other != by))
+
     async def _give_up(self, *upload_ids: bytes | None) -> None:
         for upload_id in upload_ids:
             if upload_id is not None:
@@ -411,8 +417,7 @@ class _Batch:
             else:
                 break
         for name in names:
-            left = self._arrival.left.pop((bucket.name, name), ())
-            await self._give_up(*(other for other in left if other != upload_id))
+            await self._supersede(name, by=upload_id)
         self._stored += len(entries)
         self._size += sum(entry.size_bytes for entry in entries)
         self._meter.objects(len(entries))
