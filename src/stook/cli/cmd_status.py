@@ -68,7 +68,7 @@ async def gather(renter: Renter) -> dict[str, Any]:
     status = await renter.client.status()
     agent = status.agent
     return {
-        "ok": agent.segments_unreadable == 0,
+        "ok": agent.segments_unreadable == 0 and status.segments_unknown == 0,
         "network": renter.settings.node.network,
         "buckets": {
             name: {"objects": totals.objects, "size_bytes": totals.size_bytes}
@@ -80,6 +80,7 @@ async def gather(renter: Renter) -> dict[str, Any]:
         "segments_below_n": agent.segments_below_n,
         "segments_below_r": agent.segments_below_r,
         "segments_unreadable": agent.segments_unreadable,
+        "segments_unknown": status.segments_unknown,
         "shards_stored": agent.shards_stored,
         "shards_claimed": agent.shards_claimed,
         "shards_to_cancel": agent.shards_to_cancel,
@@ -92,6 +93,12 @@ async def gather(renter: Renter) -> dict[str, Any]:
 
 def verdict(status: dict[str, Any]) -> str:
     """The one sentence to read."""
+    if status["segments_unknown"]:
+        lost = plural(status["segments_unknown"], "segment")
+        return f"the agent knows nothing of {lost} that objects are made of: run `stook agent sync`, which asks the farmers"
+    if status["segments"] and not status["objects"]:
+        kept = plural(status["segments"], "segment")
+        return f"farmers keep {kept} that no object here names: an upload is under way, or catalog.db is not the one it was"
     if not status["segments"]:
         return "nothing is stored at farmers yet"
     if status["segments_unreadable"]:
@@ -116,8 +123,8 @@ def _print(status: dict[str, Any]) -> None:
     size = human_size(status["stored_bytes"])
     say(f"  shards     {status['shards_stored']:,} stored, {size}; {status['shards_to_cancel']:,} to be erased")
     say(
-        f"  farmers    {status['farmers_known']:,} known, {status['farmers_fresh']:,} heard of within a day; "
-        f"{status['farmers_used']:,} with shards of ours"
+        f"  farmers    {status['farmers_known']:,} known, {status['farmers_fresh']:,} heard of within a day"
+        + (f"; {status['farmers_used']:,} with shards of ours" if status["shards_stored"] else "")
     )
     policy = status["policy"]
     if policy is None:
