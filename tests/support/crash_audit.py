@@ -94,6 +94,15 @@ def known_segments(home: Path) -> tuple[frozenset[SegmentId], frozenset[SegmentI
         catalog.close()
 
 
+def uploads_left(home: Path) -> list[str]:
+    """Names of uploads that are neither finished nor given up."""
+    catalog = SqlCatalog.open(home / CATALOG_FILE)
+    try:
+        return [f"{upload.name} {upload.fingerprint.hex()}" for upload in catalog.stale_uploads(2**62, 1000)]
+    finally:
+        catalog.close()
+
+
 def kept_bytes(home: Path, found: list[Placement]) -> int:
     """Receipted shard bytes of uploads that another run can go on with, of objects that are not there yet."""
     catalog = SqlCatalog.open(home / CATALOG_FILE)

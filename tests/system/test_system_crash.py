@@ -236,6 +236,7 @@ class Crash:
         kept, known = crash_audit.known_segments(self.home)
         assert kept == known, f"{len(kept - known)} segments are kept that no object has"
         assert kept == {placement.segment_id for placement in found}
+        assert not crash_audit.uploads_left(self.home)
 
     def check_disks(self) -> None:
         """With every farmer stopped: no damaged file, no shard without a contract, no contract without its shard."""
