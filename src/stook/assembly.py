@@ -26,7 +26,15 @@ import structlog
 from stook import config
 from stook.config import FarmSettings, NodeSettings, RentSettings, Settings
 from stook.contracts.contract import Settlement
-from stook.errors import BugError, ConfigError, CorruptionError, ReasonCode, RefusedError
+from stook.errors import (
+    BugError,
+    ConfigError,
+    CorruptionError,
+    NotFoundError,
+    ReasonCode,
+    RefusedError,
+    UnreachableError,
+)
 from stook.farmer.admission import FarmerTerms
 from stook.farmer.capacity import CapacityLimits
 from stook.farmer.service import Farmer
@@ -130,6 +138,13 @@ def with_puzzle(node: NodeSettings, key: NodeKey) -> NodeSettings:
     return msgspec.structs.replace(node, puzzle_nonce=nonce)
 
 
+def _make_home(home: Path, secrets: OwnerSecrets, sections: dict[str, msgspec.Struct], passphrase: str | None) -> None:
+    """Keys first: a home is one that has settings, so what a crash leaves in between is no half node."""
+    config.check_new(home, sections)
+    save_secrets(home / KEY_FILE, secrets, entropy=system_entropy, passphrase=passphrase)
+    config.write_settings(home, sections)
+
+
 def load_owner(home: Path, passphrase: str | None) -> OwnerSecrets:
     """The owner's secrets in `home`. Raises as `load_secrets`, and `ConfigError` for an agent's key file."""
     secrets = load_secrets(home / KEY_FILE, passphrase=passphrase)
@@ -172,8 +187,7 @@ def create_farmer_home(home: Path, node: NodeSettings, farm: FarmSettings, passp
     if port == 0:
         raise ConfigError("a farmer needs a port that stays: give --listen host:port")
     secrets = new_owner_secrets(node.network)
-    config.write_settings(home, {"node": with_puzzle(node, secrets.tree().node_key()), "farm": farm})
-    save_secrets(home / KEY_FILE, secrets, entropy=system_entropy, passphrase=passphrase)
+    _make_home(home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "farm": farm}, passphrase)
     return str(ContactUri(Address(AddressKind.DIRECT, host, port), secrets.tree().node_key().node_id))
 
 
@@ -284,7 +298,7 @@ def _status_handler(farmer: Farmer, operator: PublicKey) -> Handler:
 async def farmer_status(home: Path, *, passphrase: str | None = None) -> dict[str, Any]:
     """The status of the farmer that runs in `home`, asked over its own port with its own key.
 
-    Raises `UnreachableError` when it does not run.
+    Raises `NotFoundError` when it does not run.
     """
     settings = config.load_settings(home, "farm")
     tree = load_owner(home, passphrase).tree()
@@ -294,6 +308,8 @@ async def farmer_status(home: Path, *, passphrase: str | None = None) -> dict[st
     try:
         peer = Peer(tree.node_key().node_id, (Address(AddressKind.DIRECT, host, port),))
         answer = await endpoint.call(peer, STATUS_METHOD, b"", deadline_seconds=10)
+    except UnreachableError as error:
+        raise NotFoundError(f"the farmer in {home} does not run: start it with `stook farm run` ({error})") from None
     finally:
         await endpoint.close(grace_seconds=0)
     status: dict[str, Any] = json.loads(answer)
@@ -357,8 +373,7 @@ def create_renter_home(
     else:
         entropy = phrase_entropy(phrase)
         secrets = OwnerSecrets(OWNER_SECRETS_VERSION, NetworkId(node.network), entropy, "")
-    config.write_settings(home, {"node": with_puzzle(node, secrets.tree().node_key()), "rent": rent})
-    save_secrets(home / KEY_FILE, secrets, entropy=system_entropy, passphrase=passphrase)
+    _make_home(home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "rent": rent}, passphrase)
     return secrets.phrase()
 
 

@@ -213,6 +213,20 @@ def render_settings(sections: dict[str, msgspec.Struct]) -> str:
     return "\n".join(lines)
 
 
+def check_new(home: Path, sections: dict[str, msgspec.Struct]) -> bytes:
+    """What `write_settings` would write into `home`. Raises `ConfigError` as it does, and writes nothing."""
+    path = home / CONFIG_NAME
+    if path.exists():
+        raise ConfigError(f"{path} exists already: this home holds a node")
+    text = render_settings(sections)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{path}: a setting holds bytes that are no text (UTF-8)") from None
+    _parse(path, text)
+    return content
+
+
 def write_settings(home: Path, sections: dict[str, msgspec.Struct]) -> None:
     """Write a new ``config.toml`` into `home`.
 
@@ -220,12 +234,7 @@ def write_settings(home: Path, sections: dict[str, msgspec.Struct]) -> None:
     `EnvironmentFault` when the disk refuses.
     """
     path = home / CONFIG_NAME
-    text = render_settings(sections)
-    try:
-        content = text.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"{path}: a setting holds bytes that are no text (UTF-8)") from None
-    _parse(path, text)
+    content = check_new(home, sections)
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with path.open("xb") as file:

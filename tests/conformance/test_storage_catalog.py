@@ -154,6 +154,16 @@ def test_overwriting_leaves_garbage_until_it_is_released(catalog: Catalog) -> No
     assert catalog.known_segments([sid(1), sid(2), sid(3)]) == {sid(2), sid(3)}
 
 
+def test_segments_in_use_are_those_of_objects_in_order_of_id(catalog: Catalog) -> None:
+    catalog.commit([entry("a", 1, 7, 3), entry("b", 1, 3, 5)], [segment(3), segment(5), segment(7)])
+    catalog.begin_upload(upload(1))
+    catalog.add_upload_segment(upload(1).upload_id, 0, segment(4), at_ms=10)
+    assert catalog.segment_ids(b"", 10) == [sid(3), sid(5), sid(7)]
+    assert catalog.segment_ids(sid(3), 1) == [sid(5)]
+    catalog.delete("photos", "a")
+    assert catalog.segment_ids(b"", 10) == [sid(3), sid(5)]
+
+
 def test_a_shared_segment_lives_as_long_as_one_object(catalog: Catalog) -> None:
     catalog.commit([entry("a", 1, 1), entry("b", 1, 1), entry("c", 1, 1)], [segment(1)])
     assert catalog.delete_many("photos", ["a", "b", "z"]) == {"a", "b"}

@@ -108,18 +108,25 @@ def test_why_a_policy_is_in_force() -> None:
 
 
 @pytest.mark.parametrize(
-    ("segments", "below_n", "below_r", "unreadable", "said"),
+    ("objects", "segments", "unknown", "below_n", "below_r", "unreadable", "said"),
     [
-        (0, 0, 0, 0, "nothing is stored"),
-        (5, 0, 0, 0, "every segment has all"),
-        (5, 2, 0, 0, "some shards are missing"),
-        (5, 2, 1, 0, "1 segment should be filled"),
-        (5, 2, 2, 2, "2 segments cannot be read"),
+        (0, 0, 0, 0, 0, 0, "nothing is stored"),
+        (9, 5, 0, 0, 0, 0, "every segment has all"),
+        (9, 5, 0, 2, 0, 0, "some shards are missing"),
+        (9, 5, 0, 2, 1, 0, "1 segment should be filled"),
+        (9, 5, 0, 2, 2, 2, "2 segments cannot be read"),
+        (9, 0, 5, 0, 0, 0, "stook agent sync"),
+        (9, 5, 1, 0, 0, 2, "knows nothing of 1 segment"),
+        (0, 5, 0, 0, 0, 0, "no object here names"),
     ],
 )
-def test_the_verdict_names_the_gravest(segments: int, below_n: int, below_r: int, unreadable: int, said: str) -> None:
+def test_the_verdict_names_the_gravest(
+    objects: int, segments: int, unknown: int, below_n: int, below_r: int, unreadable: int, said: str
+) -> None:
     status = {
+        "objects": objects,
         "segments": segments,
+        "segments_unknown": unknown,
         "segments_below_n": below_n,
         "segments_below_r": below_r,
         "segments_unreadable": unreadable,

@@ -95,10 +95,10 @@ def verdict(status: dict[str, Any]) -> str:
     """The one sentence to read."""
     if status["segments_unknown"]:
         lost = plural(status["segments_unknown"], "segment")
-        return f"the agent knows nothing of {lost} that objects are made of: run `stook agent sync`, which asks the farmers"
+        return f"the agent knows nothing of {lost} of our objects: run `stook agent sync`, which asks the farmers"
     if status["segments"] and not status["objects"]:
         kept = plural(status["segments"], "segment")
-        return f"farmers keep {kept} that no object here names: an upload is under way, or catalog.db is not the one it was"
+        return f"farmers keep {kept} that no object here names: is this the catalog.db it was, or an upload under way?"
     if not status["segments"]:
         return "nothing is stored at farmers yet"
     if status["segments_unreadable"]:

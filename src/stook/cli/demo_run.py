@@ -124,7 +124,7 @@ class Demo:
             await self._download(renter, "download", "every farmer alive")
             await self._note_farmers()
             await self._kill()
-            await self._download(renter, "degraded_download", f"{self.plan.kill} farmers dead")
+            await self._download(renter, "degraded_download", f"{plural(self.plan.kill, 'farmer')} dead")
             await self._read_tree(renter)
         await self._compare()
         await self._note_farmers()

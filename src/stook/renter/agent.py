@@ -376,6 +376,10 @@ class LocalAgent:
         standing = self.book.standing(farmer)
         return -1.0 if standing.avoid_until_ms > now_ms else standing.download_speed
 
+    async def known(self, segment_ids: Sequence[SegmentId]) -> frozenset[SegmentId]:
+        """See `ports.Agent.known`."""
+        return frozenset(await self._offload(lambda: self._store.segments(segment_ids)))
+
     async def release(self, segment_ids: Sequence[SegmentId]) -> None:
         """See `ports.Agent.release`."""
         if segment_ids:

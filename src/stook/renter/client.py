@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from stook.clock import Clock, Entropy, Offload
@@ -76,6 +77,8 @@ class RenterStatus:
 
     buckets: Mapping[str, BucketTotals]
     agent: AgentStatus
+    segments_unknown: int
+    """Segments that objects are made of and the agent knows nothing of: its database was lost, or is another's."""
 
 
 class Client:
@@ -384,7 +387,11 @@ class Client:
         """Sums over everything."""
         names = [bucket.name for bucket in await self.buckets()]
         totals = await self._offload(lambda: {name: self._catalog.totals(name) for name in names})
-        return RenterStatus(totals, await self._agent.status())
+        unknown, after = 0, b""
+        while page := await self._offload(partial(self._catalog.segment_ids, after, _GARBAGE_PAGE)):
+            unknown += len(page) - len(await self._agent.known(page))
+            after = page[-1]
+        return RenterStatus(totals, await self._agent.status(), unknown)
 
     async def _tidy(self) -> None:
         """Collect garbage behind something that is done: what keeps us from it keeps, for the list of it is durable."""

@@ -22,7 +22,7 @@ from stook.renter.tasks import Tasks
 from stook.renter.vault import Vault
 from stook.shards.erasure import Codec
 from stook.shards.geometry import LADDER, SegmentShape, units_of
-from stook.shards.pipeline import unseal
+from stook.shards.pipeline import plain_hash, unseal
 from stook.shards.pointer import ObjectRecord, SegmentRecord
 from stook.storage.renter_ports import Catalog
 
@@ -56,6 +56,8 @@ class _Part:
     offset: int
     length: int
     at: int
+    plain_hash: bytes | None
+    """What these bytes must hash to; None for a part of an extent, whose hash nobody keeps."""
 
 
 @dataclass(slots=True)
@@ -85,7 +87,8 @@ def jobs_of(targets: Iterable[Target]) -> list[_Job]:
             low, high = max(at, target.begin), min(at + extent.length, target.end)
             if low < high:
                 job = jobs.setdefault(extent.segment_id, _Job(extent.segment_id))
-                job.parts.append(_Part(target, extent.offset + low - at, high - low, low - target.begin))
+                known = extent.plain_hash if high - low == extent.length else None
+                job.parts.append(_Part(target, extent.offset + low - at, high - low, low - target.begin, known))
                 target.pieces_left += 1
             at += extent.length
     return list(jobs.values())
@@ -204,12 +207,26 @@ class Downloader:
                     begin=begin,
                     copies=copies,
                 )
+                _check(job, plain, begin)
 
             await self._offload(work)
             async with self._delivering:  # sinks are told one thing at a time
                 complete = await self._offload(lambda: _deliver(job, plain, begin))
         meter.durable(sum(part.length for part in job.parts))
         meter.objects(complete)
+
+
+def _check(job: _Job, plain: memoryview, begin: int) -> None:
+    """The last look before bytes are handed out. Roots vouch for what farmers sent; what is made of it also hangs on
+    the mask key, which is the agent's word, and on our own decoding.
+    """
+    for part in job.parts:
+        at = part.offset - begin
+        if part.plain_hash is not None and plain_hash(plain[at : at + part.length]) != part.plain_hash:
+            raise CorruptionError(
+                f"{part.target.label}: its shards are true and give other bytes than were stored: "
+                "the agent's mask key is wrong, or this machine's memory is"
+            )
 
 
 def _abort(targets: Sequence[Target]) -> None:

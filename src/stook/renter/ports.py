@@ -155,6 +155,10 @@ class Agent(Protocol):
         """Where segments are, with grants to fetch. Unknown segments are missing from the answer."""
         ...
 
+    async def known(self, segment_ids: Sequence[SegmentId]) -> frozenset[SegmentId]:
+        """Those of `segment_ids` that the agent keeps."""
+        ...
+
     async def release(self, segment_ids: Sequence[SegmentId]) -> None:
         """Give whole segments up; durable when it returns, erased at the farmers behind. Idempotent."""
         ...

@@ -213,6 +213,18 @@ class SqlCatalog:
                     found[SegmentId(row.segment_id)] = read_segment(row)
         return found
 
+    def segment_ids(self, after: bytes, limit: int) -> list[SegmentId]:
+        """See the port."""
+        query = (
+            select(segments.c.segment_id)
+            .where(segments.c.segment_id > after)
+            .where(select(object_segments.c.object).where(object_segments.c.segment == segments.c.number).exists())
+            .order_by(segments.c.segment_id)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [SegmentId(value) for value in connection.scalars(query)]
+
     def known_segments(self, segment_ids: Iterable[SegmentId]) -> frozenset[SegmentId]:
         """See the port."""
         found: set[SegmentId] = set()

@@ -186,6 +186,13 @@ class MemoryCatalog:
         with self._lock:
             return {each: self._segments[each] for each in segment_ids if each in self._segments}
 
+    def segment_ids(self, after: bytes, limit: int) -> list[SegmentId]:
+        """See the port."""
+        with self._lock:
+            entries = (entry for bucket in self._buckets.values() for entry in bucket.objects.values())
+            used = {each for entry in entries for each in entry.segment_ids}
+            return sorted(each for each in used if each > after)[:limit]
+
     def known_segments(self, segment_ids: Iterable[SegmentId]) -> frozenset[SegmentId]:
         """See the port."""
         return frozenset(self.segments(segment_ids))

@@ -516,6 +516,10 @@ class Catalog(Protocol):
         """Those of `segment_ids` that are known, garbage included."""
         ...
 
+    def segment_ids(self, after: bytes, limit: int) -> list[SegmentId]:
+        """Ids above `after`, in order, of segments that objects refer to."""
+        ...
+
     def known_segments(self, segment_ids: Iterable[SegmentId]) -> frozenset[SegmentId]:
         """Those of `segment_ids` that are known, garbage included."""
         ...
