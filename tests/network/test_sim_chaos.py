@@ -1,7 +1,7 @@
 """Everything at once, drawn from a seed: bad lines, villains, deaths, partitions, a renter killed in the middle.
 
-Whatever the seed: no hang, no bug in any node, no farmer with two shards of a segment, and every byte comes back. A seed that fails
-is added to `SEEDS` for ever.
+Whatever the seed: no hang, no bug in any node, no farmer with two shards of a segment, and every byte comes back. A
+seed that fails is added to `SEEDS` for ever.
 """
 
 from __future__ import annotations
