@@ -89,7 +89,7 @@ class Crash:
         self.small, self.large = small, large
         self.files: dict[str, Path] = {}
         self.acknowledged: set[str] = set()
-        self.typical_seconds = 1.0
+        self.typical_seconds = 60.0
         create_renter_home(
             self.home,
             NodeSettings(seeds=network.seeds, max_nodes_per_network=0, log_level="error"),
@@ -105,25 +105,38 @@ class Crash:
 
     # --- one round -----------------------------------------------------------------------------------------------
 
-    def round(self, number: int) -> None:
+    def rounds(self, kills: int) -> Iterator[int]:
+        """Rounds until so many kills have hit an upload under way; the numbers of those that did."""
+        hits = number = 0
+        while hits < kills:
+            if self.round(number):
+                hits += 1
+                yield hits
+            number += 1
+
+    def round(self, number: int) -> bool:
+        """One upload, and a kill at a random moment of it, unless it was over by then; whether it was under way."""
         errand = self._errand(number)
-        whom = self.dice.choice(("client", "client", "farmer", "both"))
+        # The first one is let run, to see how long one takes here and now; those that are cut short tell nothing.
+        whom = self.dice.choice(("client", "client", "farmer", "both")) if number else "nobody"
         moment = self.dice.uniform(0.0, 1.1 * self.typical_seconds)
         client = ClientProcess.start(errand)
         assert client.hear("open"), client.said
         began = time.monotonic()
-        if client.hear("done", moment):
-            self.typical_seconds = 0.5 * self.typical_seconds + 0.5 * (time.monotonic() - began)
-        if whom != "client":
+        under_way = not client.hear("done", moment)
+        if whom in ("farmer", "both"):
             self.network.kill([self.dice.choice(self.network.farmers)])
-        client.end(kill=whom != "farmer")
+        client.end(kill=whom in ("client", "both"))
         took = time.monotonic() - began
+        if "done" in client.said:
+            self.typical_seconds = took if whom == "nobody" else 0.7 * self.typical_seconds + 0.3 * took
         if "stored" in client.said:
             self.acknowledged |= {name for name in self.files if name.startswith(errand.prefix)}
         print(f"round {number}: {whom} killed at {moment:.2f} of {took:.2f} s; client: {client.said}", flush=True)
         self.network.start()
         asyncio.run(self._judge(errand))
         print(f"    judged after {time.monotonic() - began:.1f} s", flush=True)
+        return under_way
 
     def _errand(self, number: int) -> Errand:
         prefix = f"{number:03d}/"
@@ -272,8 +285,7 @@ def crash(root: Path, *, small: int, large: tuple[int, ...], farmers: int = 5) -
 
 def test_ten_kills(tmp_path: Path) -> None:
     with crash(tmp_path, small=30, large=(8 * MIB,)) as story:
-        for number in range(10):
-            story.round(number)
+        assert sum(1 for _ in story.rounds(kills=10)) == 10
         story.check_disks()
 
 
@@ -292,9 +304,8 @@ def test_two_clients_of_one_renter_at_once(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_a_hundred_kills(tmp_path: Path) -> None:
     with crash(tmp_path, small=60, large=(30 * MIB, 10 * MIB)) as story:
-        for number in range(100):
-            story.round(number)
-            if number % 25 == 24:
+        for hits in story.rounds(kills=100):
+            if hits % 25 == 0:
                 story.check_disks()
                 story.network.start()
         story.check_disks()
