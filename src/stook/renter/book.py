@@ -7,7 +7,7 @@ data.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from stook.clock import Clock, Offload
 from stook.contracts.announcement import SignedAnnouncement, is_fresh, verify_announcement
@@ -20,6 +20,8 @@ from stook.storage.renter_ports import AgentStore, Outcome, OutcomeKind
 from stook.wire.endpoint import Peer
 
 _MAX_PENDING = 512
+_STANDING_LIFE_MS = 60_000
+"""Counters fade, so a standing is made anew after a while even without dealings."""
 
 
 class FarmerBook:
@@ -34,7 +36,9 @@ class FarmerBook:
         self._counters: dict[tuple[NodeId, OutcomeKind], Counter] = {}
         self._promised: dict[NodeId, int] = defaultdict(int)
         self._pending: list[Outcome] = []
-        self._standings: Mapping[NodeId, Standing] | None = None
+        self._standings: dict[NodeId, Standing] = {}
+        """Made when asked for, forgotten with the farmer's next dealing: a claim looks at every farmer's."""
+        self._standings_since_ms = 0
 
     async def load(self) -> None:
         """Read what earlier runs learned."""
@@ -52,7 +56,7 @@ class FarmerBook:
                 last_ok_ms=stats.last_ok_ms,
                 last_ms=stats.last_ms,
             )
-        self._standings = None
+        self._standings.clear()
 
     async def learn(self, announcements: Iterable[SignedAnnouncement]) -> int:
         """Verify announcements and keep those that are new; how many were. False ones are passed over.
@@ -81,7 +85,7 @@ class FarmerBook:
         """Count one dealing."""
         key = outcome.farmer, outcome.kind
         self._counters[key] = self._counters.get(key, Counter()).after(outcome)
-        self._standings = None
+        self._standings.pop(outcome.farmer, None)
         self._pending.append(outcome)
         del self._pending[:-_MAX_PENDING]
 
@@ -97,12 +101,16 @@ class FarmerBook:
 
     def standing(self, farmer: NodeId) -> Standing:
         """The farmer's standing now."""
-        if self._standings is None:
-            now = self._clock.now_ms()
-            self._standings = standings(
-                counter.stats(farmer_id, kind, now) for (farmer_id, kind), counter in self._counters.items()
-            )
-        return self._standings.get(farmer, UNKNOWN)
+        now = self._clock.now_ms()
+        if abs(now - self._standings_since_ms) > _STANDING_LIFE_MS:
+            self._standings.clear()
+            self._standings_since_ms = now
+        known = self._standings.get(farmer)
+        if known is None:
+            kinds = ((kind, self._counters.get((farmer, kind))) for kind in OutcomeKind)
+            made = standings(counter.stats(farmer, kind, now) for kind, counter in kinds if counter is not None)
+            known = self._standings[farmer] = made.get(farmer, UNKNOWN)
+        return known
 
     def announcement(self, farmer: NodeId) -> SignedAnnouncement | None:
         """The newest announcement, or None."""

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from stook.errors import NotEnoughError
 from stook.identity.contact import ip_network_of
@@ -100,7 +101,12 @@ class Choice:
 
 def network_groups(hosts: Iterable[str]) -> frozenset[str]:
     """The /24 (IPv4) or /48 (IPv6) of each address literal; a DNS name counts as a network of its own."""
-    return frozenset(ip_network_of(host) or host.lower().rstrip(".") for host in hosts)
+    return frozenset(_network_group(host) for host in hosts)
+
+
+@lru_cache(maxsize=4096)
+def _network_group(host: str) -> str:
+    return ip_network_of(host) or host.lower().rstrip(".")
 
 
 def group_cap(k: int) -> int:
