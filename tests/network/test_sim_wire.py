@@ -92,3 +92,25 @@ def test_bytes_on_their_way_when_a_line_breaks_do_not_keep_a_dead_session():
             assert await caller.ping(peer, deadline_seconds=10) < 1
 
     run(main(), within_seconds=200)
+
+
+def test_a_dead_session_with_an_exchange_given_up_is_not_kept_for_ever():
+    """The peer's END never came, so the session was never idle, and the first call a day later waited in vain."""
+
+    async def main() -> None:
+        async with Testnet(farmers=1, seed=1) as net:
+            caller, callee, peer = ends(net)
+
+            async def mute(exchange: Exchange, payload: bytes) -> None:
+                await exchange.reply(b"")
+                await asyncio.get_running_loop().create_future()
+
+            callee.handle("MUTE", mute)
+            async with caller.exchange(peer, "MUTE", b"", deadline_seconds=60) as exchange:
+                await exchange.next_reply()
+                net.network.unplug("renter")
+            await asyncio.sleep(600)
+            net.network.plug_in("renter")
+            assert await caller.ping(peer, deadline_seconds=10) < 1
+
+    run(main(), within_seconds=2_000)

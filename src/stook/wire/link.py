@@ -355,8 +355,12 @@ class Link:
         left = self.idle_since + self.limits.idle_seconds - self._loop.time()
         if self.idle and left <= 0:
             self.retire()
-        else:
-            self._timer = self._loop.call_later(left if self.idle else self.limits.idle_seconds, self._on_idle_deadline)
+            return
+        given_up = all(exchange.failure is not None for exchange in self._exchanges.values())
+        if not self.idle and given_up and self._loop.time() - self.heard_at >= self.limits.idle_seconds:
+            # An exchange given up here is not over before the peer has said so: a dead line would be kept for ever.
+            self.doubt()
+        self._timer = self._loop.call_later(left if self.idle else self.limits.idle_seconds, self._on_idle_deadline)
 
     def _retire_if_worn(self) -> None:
         if self.session.state is SessionState.OPEN and self.session.worn:
