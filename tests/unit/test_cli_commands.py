@@ -6,12 +6,13 @@ import io
 import json
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from stook.cli import main as main_module
 
@@ -33,7 +34,7 @@ Stook = Callable[..., Ran]
 
 
 @pytest.fixture
-def stook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Stook:
+def stook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Stook]:
     def call(*words: str, typed: str = "", home: Path = tmp_path / "home") -> Ran:
         monkeypatch.setattr(sys, "argv", ["stook", "--home", str(home), *words])
         monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
@@ -47,7 +48,8 @@ def stook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
 
     monkeypatch.delenv("STOOK_PASSPHRASE", raising=False)
     monkeypatch.chdir(tmp_path)
-    return call
+    yield call
+    structlog.reset_defaults()  # commands log to the standard error of their own test, which is closed after it
 
 
 @pytest.fixture
