@@ -58,6 +58,7 @@ async def one_round(agent: LocalAgent, *, now: bool) -> dict[str, int]:
     erased = await caretaker.cancel_due()
     filled = await (caretaker.fill_all() if now else caretaker.fill_due())
     renewed = await caretaker.renew_due()
+    await caretaker.tidy()
     status = await agent.status()
     return {
         "farmers": status.farmers_known,

@@ -386,24 +386,6 @@ class LocalAgent:
             await self._offload(lambda: self._store.release(segment_ids))
             self._fresh.difference_update(segment_ids)
 
-    async def release_orphans(
-        self, known: Callable[[Sequence[SegmentId]], frozenset[SegmentId]], *, older_than_ms: int
-    ) -> int:
-        """Release segments that `known` (blocking: the catalog's view) does not know; how many.
-
-        They were placed by a client that died before its catalog knew them. `older_than_ms` leaves those alone that
-        may still be on their way.
-        """
-        after: bytes = b""
-        before_ms, released = self._clock.now_ms() - older_than_ms, 0
-        while page := await self._offload(partial(self._store.segment_ids, before_ms, after, 1000)):
-            owned = await self._offload(partial(known, page))
-            orphans = [segment_id for segment_id in page if segment_id not in owned]
-            await self.release(orphans)
-            released += len(orphans)
-            after = page[-1]
-        return released
-
     def note(self, dealings: Iterable[Dealing]) -> None:
         """See `ports.Agent.note`."""
         now = self._clock.now_ms()
