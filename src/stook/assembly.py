@@ -140,7 +140,7 @@ def with_puzzle(node: NodeSettings, key: NodeKey) -> NodeSettings:
 
 def _make_home(home: Path, secrets: OwnerSecrets, sections: dict[str, msgspec.Struct], passphrase: str | None) -> None:
     """Keys first: a home is one that has settings, so what a crash leaves in between is no half node."""
-    config.check_new(home, sections)
+    config.settings_to_write(home, sections)
     save_secrets(home / KEY_FILE, secrets, entropy=system_entropy, passphrase=passphrase)
     config.write_settings(home, sections)
 

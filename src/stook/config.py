@@ -213,7 +213,7 @@ def render_settings(sections: dict[str, msgspec.Struct]) -> str:
     return "\n".join(lines)
 
 
-def check_new(home: Path, sections: dict[str, msgspec.Struct]) -> bytes:
+def settings_to_write(home: Path, sections: dict[str, msgspec.Struct]) -> bytes:
     """What `write_settings` would write into `home`. Raises `ConfigError` as it does, and writes nothing."""
     path = home / CONFIG_NAME
     if path.exists():
@@ -234,7 +234,7 @@ def write_settings(home: Path, sections: dict[str, msgspec.Struct]) -> None:
     `EnvironmentFault` when the disk refuses.
     """
     path = home / CONFIG_NAME
-    content = check_new(home, sections)
+    content = settings_to_write(home, sections)
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with path.open("xb") as file:
