@@ -5,20 +5,17 @@ The system's clock, dice and threads are made here, so that no other module reac
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import resource
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import structlog
@@ -57,6 +54,7 @@ from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.database import copy_database
 from stook.storage.presence import FilePresence
 from stook.storage.shard_store import FileShardStore
+from stook.threads import ThreadOffload
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 from stook.wire.limits import Limits
 from stook.wire.tcp import TcpCarrier
@@ -70,7 +68,6 @@ STATUS_METHOD = "STATUS"
 """Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
 OPERATOR_KEY = (1, 0)
 """Group and index of the node key that a farmer's own command line speaks with."""
-T = TypeVar("T")
 
 
 class SystemClock:
@@ -88,30 +85,6 @@ class SystemClock:
 def system_entropy(size_bytes: int, /) -> bytes:
     """Unpredictable bytes from the operating system."""
     return os.urandom(size_bytes)
-
-
-class ThreadOffload:
-    """Runs blocking work on a few threads of its own; close it when nothing runs any more."""
-
-    def __init__(self, threads: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-
-    async def __call__(self, work: Callable[[], T], /) -> T:
-        """The result of ``work()``; a cancelled call waits for the work's end."""
-        running = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            while not running.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([running])
-            if not running.cancelled():
-                running.exception()  # nobody is left to tell
-            raise
-
-    def close(self) -> None:
-        """Wait for running work and let the threads go."""
-        self._pool.shutdown()
 
 
 # --------------------------------------------------------------------------------------------------------- any node

@@ -1,4 +1,4 @@
-"""What every `stook.clock.Offload` promises, over the threads of assembly and the simulator's own."""
+"""What every `stook.clock.Offload` promises, over threads and the simulator's own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from stook.assembly import ThreadOffload
 from stook.clock import Offload
 from stook.sim.loop import InlineOffload, run
+from stook.threads import ThreadOffload
 
 
 @pytest.fixture(params=["threads", "in place", "in place, taking time"])

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from stook.errors import ReasonCode, RefusedError
-from stook.farmer.gate import ShardGate, to_the_end
+from stook.farmer.gate import ShardGate
 from stook.farmer.lanes import Lanes
 from stook.farmer.settings import TransferLimits
 from stook.farmer.transfers import Block, blocks_of
@@ -158,27 +158,6 @@ def test_the_gate_has_a_deadline() -> None:
             async with ShardGate().hold(ROOT, deadline_seconds=0.001):
                 await asyncio.Event().wait()
         assert refused.value.code is ReasonCode.TOO_SLOW
-
-    asyncio.run(scene())
-
-
-def test_work_under_way_is_waited_for_when_cancelled() -> None:
-    async def scene() -> None:
-        release, done = asyncio.Event(), []
-
-        async def work() -> None:
-            await release.wait()
-            done.append(True)
-
-        task = asyncio.create_task(to_the_end(work()))
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.sleep(0)
-        assert not task.done()
-        release.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert done
 
     asyncio.run(scene())
 

@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 from stook.errors import ReasonCode, RefusedError
 from stook.ids import ShardRoot
-
-T = TypeVar("T")
-
-
-async def to_the_end(work: Awaitable[T]) -> T:
-    """Wait for `work` even when cancelled meanwhile, and only then let the cancellation through.
-
-    A thread that writes to a file cannot be stopped; whoever holds the gate must not let go before it is done.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
-            await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-        raise
 
 
 class _Entry:

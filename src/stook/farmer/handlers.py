@@ -36,7 +36,6 @@ from stook.contracts.renewal import check_renewal
 from stook.errors import ReasonCode, RefusedError
 from stook.farmer.admission import Accept, Decision, Situation, decide_batch
 from stook.farmer.capacity import CapacityView
-from stook.farmer.gate import to_the_end
 from stook.farmer.herald import Herald
 from stook.farmer.parts import Parts
 from stook.farmer.reaper import WIPE_DEADLINE_SECONDS, wipe
@@ -61,9 +60,7 @@ class ContractDesk:
         """Judge a batch of drafts, reserve the accepted ones in one durable transaction, answer with signatures."""
         drafts = decode(Claim, payload).drafts
         async with self._claiming:  # two claims judged by one picture could promise the same room twice
-            decisions = await to_the_end(
-                self._parts.offload(lambda: self._judge_and_reserve(drafts, exchange.peer_key))
-            )
+            decisions = await self._parts.offload(lambda: self._judge_and_reserve(drafts, exchange.peer_key))
         answers = await self._parts.offload(lambda: tuple(self._answer(decision) for decision in decisions))
         accepted = sum(1 for decision in decisions if isinstance(decision, Accept))
         for answer in answers:
@@ -114,9 +111,7 @@ class ContractDesk:
         request = decode(Renew, payload)
         contract_id = request.terms.contract_id
         async with self._parts.gate.hold(request.terms.shard_root, deadline_seconds=RENEW_DEADLINE_SECONDS):
-            signature = await to_the_end(
-                self._parts.offload(lambda: self._renew(contract_id, request, exchange.peer_key))
-            )
+            signature = await self._parts.offload(lambda: self._renew(contract_id, request, exchange.peer_key))
         await exchange.reply(encode(RenewReply(signature)))
 
     def _renew(self, contract_id: ContractId, request: Renew, caller: PublicKey) -> Signature:
@@ -170,7 +165,7 @@ class ContractDesk:
                 return held
             event = None if held.state in OVER else Event.CANCEL
             now_held, now_ms = held, parts.clock.now_ms()
-            receipt = await to_the_end(parts.offload(lambda: wipe(parts, now_held, event, now_ms)))
+            receipt = await parts.offload(lambda: wipe(parts, now_held, event, now_ms))
         parts.lost.discard(contract_id)
         parts.erased.remember(contract_id, caller, receipt)
         parts.log.info("contract cancelled", contract=contract_id.hex(), state=held.state.value)

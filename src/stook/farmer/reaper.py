@@ -12,7 +12,6 @@ from functools import partial
 from stook.contracts.lifecycle import OVER, RESERVING, Event, apply
 from stook.contracts.receipt import SignedEraseReceipt, sign_erase_receipt
 from stook.errors import RefusedError
-from stook.farmer.gate import to_the_end
 from stook.farmer.parts import Parts
 from stook.ids import ShardRoot
 from stook.storage.ports import HeldContract
@@ -89,7 +88,7 @@ async def _reap_one(parts: Parts, one: Reap, now_ms: int) -> bool:
             now_held = await parts.offload(lambda: parts.contracts.get(one.held.contract_id))
             if now_held is None or now_held != one.held:
                 return False  # renewed, cancelled or filled while we waited at the gate
-            receipt = await to_the_end(parts.offload(lambda: wipe(parts, now_held, one.event, now_ms)))
+            receipt = await parts.offload(lambda: wipe(parts, now_held, one.event, now_ms))
     except RefusedError:
         return False  # the gate's deadline; the next run tries again
     parts.lost.discard(one.held.contract_id)

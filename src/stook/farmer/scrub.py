@@ -14,7 +14,6 @@ from dataclasses import replace
 
 from stook.contracts.lifecycle import ContractState, Event, allows, apply
 from stook.errors import CorruptionError, NotFoundError, RefusedError
-from stook.farmer.gate import to_the_end
 from stook.farmer.parts import Parts
 from stook.farmer.status import ScrubReport
 from stook.ids import ShardRoot
@@ -40,7 +39,7 @@ async def declare_lost(parts: Parts, held: HeldContract, why: str) -> None:
     if not allows(held.state, Event.LOSE):
         return
     lost = HeldContract(held.contract, apply(held.state, Event.LOSE))
-    await to_the_end(parts.offload(lambda: parts.contracts.put(lost)))
+    await parts.offload(lambda: parts.contracts.put(lost))
     parts.lost.add(held.contract_id)
     terms = held.contract.terms
     parts.log.error(
@@ -106,7 +105,7 @@ class Scrub:
                 held = await parts.offload(lambda: parts.contracts.get(seen.contract_id))
                 if held is None or held.state is not ContractState.ACTIVE:
                     return  # given up since the walk saw it
-                damaged = await to_the_end(parts.offload(lambda: is_damaged(parts.shards, root)))
+                damaged = await parts.offload(lambda: is_damaged(parts.shards, root))
                 if damaged:
                     await declare_lost(parts, held, "integrity scrub")
         except RefusedError:

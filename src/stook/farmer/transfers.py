@@ -21,7 +21,6 @@ from stook.contracts.messages import Consign, ConsignReady, Retrieve, RetrieveRe
 from stook.contracts.negotiation import verify_contract
 from stook.contracts.receipt import SignedStorageReceipt, sign_storage_receipt
 from stook.errors import BugError, CorruptionError, NotFoundError, ReasonCode, RefusedError, StookError
-from stook.farmer.gate import to_the_end
 from stook.farmer.lanes import Lane
 from stook.farmer.parts import Parts
 from stook.farmer.refusals import refusal_of
@@ -73,7 +72,7 @@ class TransferDesk:
             supersede=True,
         )
         async with gate:
-            ready = await to_the_end(parts.offload(lambda: self._prepare(request.contract)))
+            ready = await parts.offload(lambda: self._prepare(request.contract))
             if ready.receipt is not None:
                 await exchange.reply(encode(ready))
                 return
@@ -134,13 +133,13 @@ class TransferDesk:
         await exchange.reply(encode(ready))
         leaves = bytearray(unit_count(size) * LEAF_BYTES)
         await exchange.receive_into(memoryview(leaves))
-        writer = await to_the_end(parts.offload(lambda: parts.shards.open_writer(root, size, bytes(leaves))))
+        writer = await parts.offload(lambda: parts.shards.open_writer(root, size, bytes(leaves)))
         try:
             if writer.next_unit != ready.first_unit:
                 raise BugError(f"a partial shard had {ready.first_unit} units and now has {writer.next_unit}")
             receipt = await self._fill(exchange, writer, contract, lane)
         except BaseException:
-            await to_the_end(parts.offload(lambda: writer.close(keep=True)))
+            await parts.offload(lambda: writer.close(keep=True))
             raise
         parts.tally.shards_in += 1
         return receipt
@@ -163,11 +162,11 @@ class TransferDesk:
                 parts.tally.bytes_in += len(piece)
                 if i + 1 == len(pieces):
                     break
-                await to_the_end(parts.offload(partial(writer.write, piece)))
+                await parts.offload(partial(writer.write, piece))
                 if i + 2 < len(pieces):
                     arrivals.append(exchange.post(pieces[i + 2]))
             last = pieces[-1] if pieces else None
-            return await to_the_end(parts.offload(partial(self._seal, contract, writer, last)))
+            return await parts.offload(partial(self._seal, contract, writer, last))
         except Exception as error:
             # Said before the buffers are withdrawn, which resets the exchange.
             if (refusal := refusal_of(error)) is not None and exchange.failure is None:
@@ -189,7 +188,7 @@ class TransferDesk:
         whole = min(landed, len(piece)) // UNIT_BYTES * UNIT_BYTES
         if whole > 0:
             with suppress(StookError):  # why the transfer ended is told already
-                await to_the_end(self._parts.offload(partial(writer.write, piece[:whole])))
+                await self._parts.offload(partial(writer.write, piece[:whole]))
 
     def _seal(self, contract: Contract, writer: ShardWriter, last: memoryview | None) -> SignedStorageReceipt:
         """Write the last block, publish, write down, and only then sign.
@@ -253,20 +252,20 @@ class TransferDesk:
     ) -> None:
         parts, root = self._parts, held.contract.terms.shard_root
         charged = spendings(request.grant)
-        leaves = await to_the_end(parts.offload(lambda: self._open(root, charged, end - begin)))
+        leaves = await parts.offload(lambda: self._open(root, charged, end - begin))
         sent = 0
         try:
             await exchange.reply(encode(RetrieveReady(held.contract.terms.shard_size_bytes)))
             await exchange.send(leaves)
             for block in blocks_of(begin // UNIT_BYTES, end, parts.settings.transfers.block_bytes):
                 piece = lane[0][: block.size_bytes]
-                await to_the_end(parts.offload(partial(self._read, held, block, leaves, piece)))
+                await parts.offload(partial(self._read, held, block, leaves, piece))
                 await exchange.send(piece)
                 sent += block.size_bytes
                 parts.tally.bytes_out += block.size_bytes
         finally:
             if sent < end - begin:
-                await to_the_end(parts.offload(lambda: self._refund(charged, end - begin - sent)))
+                await parts.offload(lambda: self._refund(charged, end - begin - sent))
         parts.tally.shards_out += 1
 
     def _open(self, root: ShardRoot, budgets: tuple[Spending, ...], size_bytes: int) -> bytes:

@@ -204,6 +204,7 @@ class FileShardWriter:
                     size = disk_bytes(os.fstat(self._descriptor))
                     os.rename(self._partial, self._published)
                     sync_directory(self._published.parent)
+                    os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
                 except OSError:
                     with suppress(OSError):
                         remove(self._published)
