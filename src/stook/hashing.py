@@ -38,6 +38,20 @@ class Tag(enum.Enum):
     KEY_FILE = "key-file"
     SHARD_FILE = "shard-file"
     CONTRACT_RECORD = "contract-record"
+    LOSS = "loss"
+    LOSS_NOTE = "loss-note"
+    HOLDING = "audit-holding"
+    DRAW = "audit-draw"
+    CHALLENGE = "audit-challenge"
+    ANSWER = "audit-answer"
+    ANSWER_BODY = "audit-answer-body"
+    AUDIT_LINE = "audit-line"
+    AUDIT_LINES = "audit-lines"
+    AUDIT_RECEIPT = "audit-receipt"
+    SALT = "salted-salt"
+    PRE_LEAF = "salted-pre-leaf"
+    SALTED_LEAF = "salted-leaf"
+    SALTED_ROOT = "salted-root"
 
     @property
     def key(self) -> bytes:

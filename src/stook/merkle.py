@@ -75,19 +75,25 @@ def shard_root(size_bytes: int, leaves: Sequence[bytes]) -> ShardRoot:
 
 def merkle_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """The sibling hashes from leaf `index` to the top, lowest first. Raises `IndexError` outside the tree."""
-    if not 0 <= index < len(leaves):
-        raise IndexError(f"leaf {index} of {len(leaves)}")
-    path: list[bytes] = []
-    level = list(leaves)
+    return merkle_paths(leaves, (index,))[0]
+
+
+def merkle_paths(leaves: Sequence[bytes], indices: Sequence[int]) -> list[list[bytes]]:
+    """The path of each of `indices`, the tree built once for all. Raises `IndexError` outside the tree."""
+    for index in indices:
+        if not 0 <= index < len(leaves):
+            raise IndexError(f"leaf {index} of {len(leaves)}")
+    paths: list[list[bytes]] = [[] for _ in indices]
+    level, at = list(leaves), list(indices)
     while len(level) > 1:
-        sibling = index ^ 1
-        if sibling < len(level):
-            path.append(level[sibling])
+        for path, index in zip(paths, at, strict=True):
+            if index ^ 1 < len(level):
+                path.append(level[index ^ 1])
         paired = [_node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
         if len(level) % 2:
             paired.append(level[-1])
-        level, index = paired, index // 2
-    return path
+        level, at = paired, [index // 2 for index in at]
+    return paths
 
 
 def path_top(leaf: bytes, index: int, count: int, path: Sequence[bytes]) -> bytes | None:
