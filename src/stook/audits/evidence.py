@@ -141,6 +141,8 @@ def verify_receipt_file(file: ReceiptFile) -> FileReport:
         return FileReport(receipt, None, tuple(_stated(line) for line in file.lines), None)
     challenge = file.challenge.challenge
     _verify_bound(file, file.challenge, receipt)
+    if receipt is not None and file.lines and receipt.proved_bytes != _passed_bytes(file.lines, challenge):
+        raise fault(ReasonCode.HASH_MISMATCH, "other bytes than those of the units that passed")
     drawn = None
     if file.holding and not challenge.repeats and challenge.strategy is AuditStrategy.SAMPLED:
         drawn = is_drawn(challenge, Holding.parse(file.holding))
@@ -166,6 +168,12 @@ def _verify_bound(file: ReceiptFile, signed: SignedChallenge, receipt: BatchRece
             raise fault(ReasonCode.UNBOUND_REPLY, f"page {page} is not the one in the receipt")
 
 
+def _passed_bytes(lines: tuple[ReceiptLine, ...], challenge: Challenge) -> int:
+    """What a receipt with these lines has to say in `proved_bytes`."""
+    passed = {line.contract_id for line in lines if line.verdict is Verdict.PASSED}
+    return sum(ask.moved_bytes for ask in challenge.asks if ask.units and ask.contract_id in passed)
+
+
 def _rejudge(file: ReceiptFile, challenge: Challenge) -> tuple[Rejudged, ...]:
     answers = {answer.head.page: Came(answer, answer.head.answered_at_ms) for answer in file.answers}
     losses = {noted.loss.loss.contract_id: noted for noted in file.losses}
@@ -174,11 +182,8 @@ def _rejudge(file: ReceiptFile, challenge: Challenge) -> tuple[Rejudged, ...]:
     judged = []
     for at, finding in enumerate(findings):
         line = file.lines[at] if at < len(file.lines) else None
-        if line is not None and (line.contract_id, line.shard_root, line.leaves) != (
-            finding.contract_id,
-            finding.shard_root,
-            finding.leaves,
-        ):
+        named = None if line is None else (line.contract_id, line.shard_root, line.leaves)
+        if file.lines and named != (finding.contract_id, finding.shard_root, finding.leaves):
             comparison = Comparison.CONTRADICTED
         else:
             comparison = _compare(None if line is None else line.verdict, finding.verdict)
