@@ -24,13 +24,14 @@ def draw(shards: Sequence[tuple[bytes, bytes, int]], nonce: bytes, wanted: int) 
     key = blake3(b"stook/1/audit-draw").digest()
     stop = min(wanted, sum(min(-(-size // 16384), 48) for _, _, size in ordered))
     chosen: list[tuple[bytes, int]] = []
-    word_at = 0
-    while len(chosen) < stop:
+    word_at = used = 0
+    while len(chosen) < stop and used < 16384:
         stream = blake3(nonce + digest, key=key).digest(length=8 * (word_at + 1))
         word = int.from_bytes(stream[8 * word_at :], "big")
         word_at += 1
         if word >= limit:
             continue
+        used += 1
         pair = every[word % len(every)]
         if pair in chosen or sum(contract == pair[0] for contract, _ in chosen) == 48:
             continue

@@ -81,6 +81,17 @@ def test_a_draw_takes_no_unit_twice_and_no_shard_beyond_its_cap() -> None:
     assert sum(len(units) for _, units in big_holding().draw(NONCE, MAX_LEAVES)) == MAX_LEAVES
 
 
+def test_a_draw_ends_where_one_file_is_full_and_hides_all_others() -> None:
+    """Of 2^32 + 1 units one is small: it is never hit, and whoever wants 49 gets 48."""
+    holding = Holding(
+        HeldShard(ContractId(bytes([number]) * 32), ShardRoot(bytes(32)), size)
+        for number, size in enumerate((MAX_SIZE_BYTES, 1))
+    )
+    signed = drawn(holding, 60)
+    assert signed.challenge.leaves == MAX_LEAVES_PER_SHARD
+    assert is_drawn(signed.challenge, holding)
+
+
 @pytest.mark.parametrize("wanted", [0, -1, MAX_LEAVES + 1])
 def test_a_draw_of_too_many_is_a_callers_mistake(wanted: int) -> None:
     with pytest.raises(ValueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 
 from blake3 import blake3
 
@@ -28,6 +28,9 @@ NONCE_BYTES = 32
 _ENTRY_BYTES = 2 * ROOT_BYTES + 8
 _WORD_BYTES = 8
 _BLOCK_BYTES = 4096
+MAX_WORDS = 16_384
+"""Words of the stream that one draw reads; enough for the last unit of 512, and an end where a full shard is so large
+that its neighbours are hardly ever hit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ class Holding:
     def draw(self, nonce: bytes, wanted: int) -> list[tuple[HeldShard, tuple[int, ...]]]:
         """The shards that `nonce` draws with the numbers of their drawn units, everything ascending.
 
-        Fewer than `wanted` units only when there are no more, or every shard has `MAX_LEAVES_PER_SHARD`. The work
-        follows from `wanted`, not from the size of the holding. Raises `ValueError` unless `wanted` is 1 to
+        Fewer than `wanted` units only when there are no more, or shards have `MAX_LEAVES_PER_SHARD` and others were
+        not hit within `MAX_WORDS`. The work is bounded, whatever the holding. Raises `ValueError` unless `wanted` is 1 to
         `MAX_LEAVES` and `nonce` 32 bytes.
         """
         if not 1 <= wanted <= MAX_LEAVES:
@@ -105,16 +108,15 @@ class Holding:
             raise ValueError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         left = min(wanted, self._drawable(wanted))
         drawn: dict[int, set[int]] = {}
-        for number in uniform(nonce + self.digest, self.units):
+        for number in islice(uniform(nonce + self.digest, self.units), MAX_WORDS):
             at = bisect_right(self._ends, number)
             unit = number - (self._ends[at - 1] if at else 0)
             taken = drawn.setdefault(at, set())
-            if unit in taken or len(taken) == MAX_LEAVES_PER_SHARD:
-                continue
-            taken.add(unit)
-            left -= 1
-            if not left:
-                break
+            if unit not in taken and len(taken) < MAX_LEAVES_PER_SHARD:
+                taken.add(unit)
+                left -= 1
+                if not left:
+                    break
         return [(self.shards[at], tuple(sorted(taken))) for at, taken in sorted(drawn.items())]
 
     def _drawable(self, enough: int) -> int:
