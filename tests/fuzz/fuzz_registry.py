@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fuzz_audits
 import fuzz_endpoint
 import fuzz_farmer
 import fuzz_messages
@@ -13,7 +14,7 @@ from fuzz_base import TARGETS, Target
 
 __all__ = ["FINDINGS", "TARGETS", "Target", "findings", "rooms"]
 
-rooms = (fuzz_messages, fuzz_stored, fuzz_session, fuzz_endpoint, fuzz_farmer)
+rooms = (fuzz_messages, fuzz_stored, fuzz_session, fuzz_endpoint, fuzz_farmer, fuzz_audits)
 FINDINGS = Path(__file__).parent / "findings"
 """Inputs that once broke something, one folder for each target; never deleted, replayed by `make check`."""
 

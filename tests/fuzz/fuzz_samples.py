@@ -15,7 +15,12 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+import audit_samples as audits
 import stook
+from contract_samples import RENTER
+from stook.audits.challenge import Ask, Challenge, SaltedAsk, repeat_challenge
+from stook.audits.evidence import ReceiptFile
+from stook.audits.receipt import BatchReceipt, settle
 from stook.codec import Record
 from stook.shards.pointer import Extent, ObjectRecord, SegmentRecord
 
@@ -24,7 +29,41 @@ MOST_ITEMS = 3
 WORDS = ("local", "CLAIM", "127.0.0.1", "stook-keys", "Über\u202e\x01")
 """Text to fill in; of these the first that the field's pattern and length allow."""
 
+_KEPT = audits.keeper((100, 2 * 16384, 16384))
+_DRAWN = audits.drawn(_KEPT.holding, 2)
+_ANSWERS = audits.answered(_DRAWN.challenge, _KEPT)
+_SETTLED = settle(_DRAWN.challenge, _ANSWERS, {}, RENTER, audits.NOW_MS + 9)
+_SALTED = SaltedAsk(0, 1, bytes(32), bytes(32))
+
 AGREEING: dict[type[Record], tuple[Record, ...]] = {
+    SaltedAsk: (_SALTED, SaltedAsk(4095, 4096, bytes(32), b"s" * 32)),
+    Ask: (Ask(b"c" * 32, b"r" * 32, 1, (), _SALTED), Ask(b"c" * 32, b"r" * 32, 1 << 46, (0, 2**32 - 1), None)),
+    Challenge: (
+        _DRAWN.challenge,
+        repeat_challenge(
+            _DRAWN.challenge,
+            {ask.contract_id for ask in _DRAWN.challenge.asks},
+            RENTER,
+            nonce=bytes(32),
+            now_ms=audits.NOW_MS + 1,
+            answer_within_ms=1,
+        ).challenge,
+    ),
+    BatchReceipt: (_SETTLED.signed.receipt, settle(_DRAWN.challenge, {}, {}, RENTER, 2**63 - 1).signed.receipt),
+    ReceiptFile: (
+        ReceiptFile(1, _SETTLED.signed, (), None, (), (), b"", ()),
+        ReceiptFile(
+            1,
+            _SETTLED.signed,
+            _SETTLED.lines,
+            _DRAWN,
+            # Without the units a sample stays small enough to be cut and spoiled everywhere.
+            (),
+            (),
+            _KEPT.holding.encoded(),
+            (),
+        ),
+    ),
     SegmentRecord: (
         SegmentRecord(1, b"s" * 16, b"k" * 32, 2, 3, 16384, 20_000, b"h" * 32, (b"r" * 32,) * 3),
         SegmentRecord(255, bytes(16), bytes(32), 1, 255, 16384, 1, bytes(32), (bytes(32),) * 255),

@@ -99,8 +99,8 @@ class Holding:
         """The shards that `nonce` draws with the numbers of their drawn units, everything ascending.
 
         Fewer than `wanted` units only when there are no more, or shards have `MAX_LEAVES_PER_SHARD` and others were
-        not hit within `MAX_WORDS`. The work is bounded, whatever the holding. Raises `ValueError` unless `wanted` is 1 to
-        `MAX_LEAVES` and `nonce` 32 bytes.
+        not hit within `MAX_WORDS`. The work is bounded, whatever the holding. Raises `ValueError` unless `wanted` is
+        1 to `MAX_LEAVES` and `nonce` 32 bytes.
         """
         if not 1 <= wanted <= MAX_LEAVES:
             raise ValueError(f"1 to {MAX_LEAVES} units are drawn, not {wanted}")

@@ -47,7 +47,7 @@ class Operation(enum.IntEnum):
     RETRIEVE = 2
     """Fetch units."""
     AUDIT = 3
-    """Challenge for possession. Reserved: no method serves it yet."""
+    """Challenge for possession (`docs/protocol/audits.md`)."""
 
 
 class Grant(Record):
