@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "farmers": "cmd_farmers",
     "agent": "cmd_agent",
     "farm": "cmd_farm",
+    "audit": "cmd_audit",
     "demo": "cmd_demo",
 }
 
