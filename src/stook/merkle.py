@@ -89,7 +89,7 @@ def merkle_paths(leaves: Sequence[bytes], indices: Sequence[int]) -> list[list[b
         for path, index in zip(paths, at, strict=True):
             if index ^ 1 < len(level):
                 path.append(level[index ^ 1])
-        paired = [_node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        paired = [blake3(a + b, key=_NODE_KEY).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
         if len(level) % 2:
             paired.append(level[-1])
         level, at = paired, [index // 2 for index in at]

@@ -57,7 +57,7 @@ def test_format_tables_list_the_fields_in_order(words: str, kind: type[Record]) 
         ("[loss, signature]", loss.SignedLoss),
         ("[contract_id (32), shard_root (32), declared_at_ms, farmer_key (33)]", loss.LossDeclaration),
         ("[note, signature]", loss.SignedLossNote),
-        ("[loss (32), received_at_ms, auditor_key (33)]", loss.LossNote),
+        ("[loss (32), received_at_ms, auditor_key (33), asked (0 or 32)]", loss.LossNote),
         ("[loss, note]", loss.NotedLoss),
         ("[receipt, signature]", receipt.SignedBatchReceipt),
         ("[contract_id (32), shard_root (32), verdict, leaves]", receipt.ReceiptLine),

@@ -22,6 +22,7 @@ from stook.audits.challenge import Ask, Challenge, SaltedAsk, repeat_challenge
 from stook.audits.evidence import ReceiptFile
 from stook.audits.receipt import BatchReceipt, settle
 from stook.codec import Record
+from stook.contracts.loss import LossNote
 from stook.shards.pointer import Extent, ObjectRecord, SegmentRecord
 
 MOST_ITEMS = 3
@@ -36,6 +37,7 @@ _SETTLED = settle(_DRAWN.challenge, _ANSWERS, {}, RENTER, audits.NOW_MS + 9)
 _SALTED = SaltedAsk(0, 1, bytes(32), bytes(32))
 
 AGREEING: dict[type[Record], tuple[Record, ...]] = {
+    LossNote: (LossNote(bytes(32), 0, bytes(33), b""), LossNote(b"l" * 32, 2**63 - 1, b"k" * 33, b"c" * 32)),
     SaltedAsk: (_SALTED, SaltedAsk(4095, 4096, bytes(32), b"s" * 32)),
     Ask: (Ask(b"c" * 32, b"r" * 32, 1, (), _SALTED), Ask(b"c" * 32, b"r" * 32, 1 << 46, (0, 2**32 - 1), None)),
     Challenge: (

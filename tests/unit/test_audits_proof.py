@@ -318,9 +318,14 @@ def test_a_loss_declared_between_a_challenge_and_its_repeat_is_a_lie() -> None:
         first, {ask.contract_id}, RENTER, nonce=bytes(32), now_ms=NOW_MS + 1000, answer_within_ms=1000
     ).challenge
     kept.losses[ask.contract_id] = loss_of(ask, NOW_MS + 500)
-    noted = {ask.contract_id: note_loss(kept.losses[ask.contract_id], RENTER, NOW_MS + 500)}
+    noted = {ask.contract_id: note_loss(kept.losses[ask.contract_id], RENTER, NOW_MS + 500, first.digest)}
     assert verify(again, answered(again, kept), noted)[0].verdict is F
     assert verify(first, {}, noted)[0].verdict is S
+    conceded = {ask.contract_id: note_loss(kept.losses[ask.contract_id], RENTER, NOW_MS + 500)}
+    assert verify(again, answered(again, kept), conceded)[0].verdict is L, "the renter did not say that it had asked"
+    assert verify(first, {}, conceded)[0].verdict is S
+    with pytest.raises(ValueError):
+        note_loss(kept.losses[ask.contract_id], RENTER, NOW_MS, b"x")
 
 
 def test_declarations_are_bound_to_contract_and_farmer() -> None:

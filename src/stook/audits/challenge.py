@@ -115,8 +115,6 @@ class Challenge(Record):
     """Digest of the holding that was drawn over."""
     repeats: Annotated[bytes, Meta(max_length=32)]
     """Empty, or the digest of the challenge whose units are asked for again."""
-    since_ms: U63Field
-    """When these units were first asked for: a loss that was noted later is a lie."""
     asks: Annotated[tuple[Ask, ...], Meta(min_length=1, max_length=MAX_ASKS)]
 
     def __post_init__(self) -> None:
@@ -130,8 +128,6 @@ class Challenge(Record):
             raise ValueError(f"more than {MAX_LEAVES} units")
         if len(self.repeats) not in (0, 32):
             raise ValueError("no digest of a challenge")
-        if self.since_ms > self.sent_at_ms or (not self.repeats and self.since_ms != self.sent_at_ms):
-            raise ValueError("asked before it was sent")
         if self.repeats and self.strategy is AuditStrategy.SALTED:
             raise ValueError("a salt is shown once")
 
@@ -259,7 +255,6 @@ def _signed(
         answer_by_ms=now_ms + answer_within_ms,
         holding=holding,
         repeats=b"",
-        since_ms=now_ms,
         asks=asks,
     )
     return SignedChallenge(challenge, key.sign(challenge.digest))
@@ -297,7 +292,7 @@ def is_drawn(challenge: Challenge, holding: Holding) -> bool:
 
 def is_repeat(challenge: Challenge, earlier: Challenge) -> bool:
     """Whether it asks again, under a new nonce, for units that `earlier` asked for. Never raises."""
-    same = ("version", "network", "strategy", "renter_key", "auditor_key", "farmer_key", "holding", "since_ms")
+    same = ("version", "network", "strategy", "renter_key", "auditor_key", "farmer_key", "holding")
     return (
         challenge.repeats == earlier.digest
         and all(getattr(challenge, name) == getattr(earlier, name) for name in same)

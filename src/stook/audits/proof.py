@@ -254,11 +254,12 @@ def verify(
 
 
 def loss_counts(challenge: Challenge, contract_id: ContractId, shard_root: ShardRoot, noted: NotedLoss) -> bool:
-    """Whether this loss is honest towards this challenge: noted by its renter or auditor before it first asked."""
+    """Whether this loss is honest towards this challenge: noted by its renter or auditor before, and unasked."""
     loss = noted.loss.loss
     return (
         (loss.contract_id, loss.shard_root, loss.farmer_key) == (contract_id, shard_root, challenge.farmer_key)
-        and noted.note.note.received_at_ms < challenge.since_ms
+        and noted.note.note.received_at_ms < challenge.sent_at_ms
+        and not noted.note.note.asked
         and is_noted(noted, (challenge.renter_key, challenge.auditor_key))
     )
 

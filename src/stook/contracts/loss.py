@@ -6,6 +6,10 @@ early (`docs/formats/audit.md`, "Loss").
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from stook.codec import Record, encode
 from stook.contracts.contract import Terms
 from stook.errors import MisbehaviourError, ReasonCode
@@ -52,6 +56,13 @@ class LossNote(Record):
     received_at_ms: U63Field
     auditor_key: PublicKeyField
     """Who received it and signs: the renter or its auditor."""
+    asked: Annotated[bytes, Meta(max_length=32)]
+    """Empty, or the digest of a challenge about this shard that was sent before and has not been proved: then the loss
+    is no honest one, and the farmer learns so at once."""
+
+    def __post_init__(self) -> None:
+        if len(self.asked) not in (0, 32):
+            raise ValueError("no digest of a challenge")
 
     @property
     def digest(self) -> bytes:
@@ -103,9 +114,13 @@ def is_declared(signed: SignedLoss) -> bool:
     return verify(signed.loss.farmer_key, signed.loss.digest, signed.signature)
 
 
-def note_loss(signed: SignedLoss, key: NodeKey, received_at_ms: int) -> NotedLoss:
-    """The receiver's note, to be stored before it is sent. `key` is the renter's or its auditor's."""
-    note = LossNote(signed.loss.digest, received_at_ms, key.public_key)
+def note_loss(signed: SignedLoss, key: NodeKey, received_at_ms: int, asked: bytes = b"") -> NotedLoss:
+    """The receiver's note, to be stored before it is sent. `key` is the renter's or its auditor's.
+
+    `asked` is the digest of the first challenge about this shard that is still unproved, if there is one: whoever
+    leaves it out has conceded that the loss is honest.
+    """
+    note = LossNote(signed.loss.digest, received_at_ms, key.public_key, asked)
     return NotedLoss(signed, SignedLossNote(note, key.sign(note.digest)))
 
 
