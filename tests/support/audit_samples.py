@@ -96,9 +96,7 @@ class MemoryKeeper:
         return len(data)
 
     def salted_leaves(self, ask: Ask) -> list[bytes]:
-        if ask.contract_id not in self.salts:
-            raise NotFoundError("no salts came with it")
-        return self.salts[ask.contract_id]
+        return self.salts.get(ask.contract_id, [])
 
     def lose(self, ask: Ask) -> SignedLoss:
         self.losses[ask.contract_id] = loss_of(ask, self.now_ms)

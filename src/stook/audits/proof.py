@@ -98,6 +98,9 @@ class SignedAnswer(Record):
         return SignedHead(self.head, self.signature)
 
 
+_UNKNOWN = Item(AnswerKind.UNKNOWN, (), None, None)
+
+
 # --- proving ---------------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +120,7 @@ class Keeper(Protocol):
         ...
 
     def salted_leaves(self, ask: Ask) -> Sequence[bytes]:
-        """The leaves of all salts that were brought with the shard. Raises `NotFoundError`."""
+        """The leaves of all salts that were brought with the shard; empty when none were."""
         ...
 
     def lose(self, ask: Ask) -> SignedLoss:
@@ -129,7 +132,8 @@ def prove(challenge: Challenge, page: int, keeper: Keeper) -> tuple[Item, ...]:
     """The items of one page: reads the units asked for and the leaf lists, nothing else (salted: whole shards).
 
     A shard that turns out damaged is declared lost through `keeper` and answered with that; the others are answered
-    as if alone. `challenge` has passed `check_challenge`. Raises `IndexError` when there is no such page.
+    as if alone. An ask that does not fit what is kept is answered UNKNOWN: nothing that an auditor says makes a loss.
+    `challenge` has passed `check_challenge` and `check_access`. Raises `IndexError` when there is no such page.
     """
     return tuple(prove_ask(challenge.asks[at], keeper) for at in pages_of(challenge)[page])
 
@@ -140,20 +144,29 @@ def prove_ask(ask: Ask, keeper: Keeper) -> Item:
     if isinstance(standing, SignedLoss):
         return Item(AnswerKind.LOST, (), None, standing)
     if standing is not AnswerKind.PROOF:
-        return Item(AnswerKind.UNKNOWN, (), None, None)
+        return _UNKNOWN
     try:
         if ask.salted is not None:
-            shard = _pieces(ask, keeper)
-            return Item(AnswerKind.PROOF, (), prove_salted(ask.salted, keeper.salted_leaves(ask), shard), None)
-        return Item(AnswerKind.PROOF, _unit_proofs(ask, keeper), None, None)
-    except (NotFoundError, CorruptionError, ValueError):
+            leaves = keeper.salted_leaves(ask)
+            if len(leaves) != ask.salted.count:
+                return _UNKNOWN
+            return Item(AnswerKind.PROOF, (), prove_salted(ask.salted, leaves, _pieces(ask, keeper)), None)
+        leaves = _leaves(ask, keeper)
+        if len(leaves) != unit_count(ask.size_bytes):
+            return _UNKNOWN
+        return Item(AnswerKind.PROOF, _unit_proofs(ask, leaves, keeper), None, None)
+    except (NotFoundError, CorruptionError):
         return Item(AnswerKind.LOST, (), None, keeper.lose(ask))
 
 
-def _unit_proofs(ask: Ask, keeper: Keeper) -> tuple[UnitProof, ...]:
-    leaves = split_leaves(keeper.read_leaves(ask.shard_root))
-    if len(leaves) != unit_count(ask.size_bytes):
-        raise CorruptionError("a leaf list of another shard")
+def _leaves(ask: Ask, keeper: Keeper) -> list[bytes]:
+    try:
+        return split_leaves(keeper.read_leaves(ask.shard_root))
+    except ValueError as error:
+        raise CorruptionError(str(error)) from None
+
+
+def _unit_proofs(ask: Ask, leaves: Sequence[bytes], keeper: Keeper) -> tuple[UnitProof, ...]:
     paths = merkle_paths(leaves, ask.units)
     return tuple(
         UnitProof(_unit(ask, unit, leaves[unit], keeper), tuple(path))

@@ -159,7 +159,7 @@ def prove_command(challenge: Path, file: Path, output: Path, commitment: Path | 
 
     A file that changed gives a proof that fails; one of another size gives none.
     """
-    from stook.audits.proof import prove_ask
+    from stook.audits.proof import AnswerKind, prove_ask
     from stook.cli.audit_files import (
         ChallengeFile,
         CommitmentFile,
@@ -180,6 +180,8 @@ def prove_command(challenge: Path, file: Path, output: Path, commitment: Path | 
     if plain.size_bytes != ask.size_bytes:
         raise CorruptionError(f"{file} has {plain.size_bytes} bytes, the challenge is about {ask.size_bytes}")
     item = prove_ask(ask, plain)
+    if item.kind is not AnswerKind.PROOF:
+        raise CorruptionError(f"{file} changed while it was read")
     write_json(proof_file(asked.nonce, item), output)
     if as_json:
         emit({"ok": True, "proof": str(output), "units": len(item.units)})
