@@ -87,13 +87,17 @@ def is_public_key(public_key: bytes) -> bool:
     return True
 
 
-@lru_cache(maxsize=4096)
 def verify(public_key: PublicKey, digest: bytes, signature: Signature) -> bool:
     """Whether the holder of `public_key` signed `digest`.
 
     False, never an exception, for a wrong length, a point that is not on the curve, and the second ("high s") form
     that every ECDSA signature has, so that a signature cannot be altered and stay valid.
     """
+    return _verified(public_key, digest, signature)
+
+
+@lru_cache(maxsize=4096)
+def _verified(public_key: bytes, digest: bytes, signature: bytes) -> bool:
     # Remembered, because contract and receipt are looked at again by whoever is handed them next.
     if len(signature) != SIGNATURE_BYTES or len(digest) != 32 or len(public_key) != PUBLIC_KEY_BYTES:
         return False

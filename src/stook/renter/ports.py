@@ -75,8 +75,8 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The answer to an `Order`: every index of the segment that is receipted already, tickets for those ordered that are
-    not, and why the rest could not be placed.
+    """The answer to an `Order`: every index of the segment that is receipted already, tickets for ordered ones that
+    are not, and why the rest could not be placed.
     """
 
     held: frozenset[int]
