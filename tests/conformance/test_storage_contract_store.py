@@ -71,6 +71,29 @@ def test_a_batch_with_a_conflict_leaves_no_trace(store):
     store.reserve([new])
 
 
+def test_a_reservation_is_replaced_all_or_nothing(store):
+    first, other = signed(shard(0)), signed(shard(1))
+    store.reserve([first, other])
+    newer = signed(shard(0), memo=b"newer")
+    with pytest.raises(ConflictError):
+        store.reserve([newer, signed(shard(1), memo=b"not replaced")], replacing=[first.contract_id])
+    assert sorted(ids(store.all())) == sorted([first.contract_id, other.contract_id])
+    store.reserve([newer], replacing=[first.contract_id])
+    assert sorted(ids(store.all())) == sorted([newer.contract_id, other.contract_id])
+    assert store.by_root(first.terms.shard_root) == held(newer, ContractState.OFFERED)
+
+
+def test_what_need_not_be_durable_is_seen_at_once(store):
+    contract = signed()
+    store.reserve([contract])
+    store.put(held(contract), durable=False)
+    assert store.get(contract.contract_id) == held(contract)
+    with pytest.raises(ConflictError):
+        store.put(held(signed(memo=b"another")), durable=False)
+    store.put(held(contract, ContractState.LOST))
+    assert store.get(contract.contract_id) == held(contract, ContractState.LOST)
+
+
 @pytest.mark.parametrize("over", [ContractState.ENDED, ContractState.CANCELLED, ContractState.LOST])
 def test_a_root_is_free_again_when_its_contract_is_over(store, over):
     first, second = signed(memo=b"first"), signed(memo=b"second")

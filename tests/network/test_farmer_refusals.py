@@ -422,6 +422,35 @@ def test_a_false_announcement_is_refused_by_the_seed() -> None:
     on_stage(play)
 
 
+def test_a_newer_claim_takes_the_place_of_ones_own_unfilled_one() -> None:
+    async def play(stage: Stage) -> None:
+        newer = stage.renter.draft(stage.farm, DATA, memo=b"newer")
+        other = shard_bytes(SIZE, 9)
+        for caller, draft, code in (
+            (stage.stranger, stage.stranger.draft(stage.farm, DATA), ReasonCode.ALREADY_STORED),
+            (stage.renter, newer, 0),
+            (stage.renter, stage.renter.draft(stage.farm, OTHER_DATA, memo=b"newer"), ReasonCode.ALREADY_STORED),
+            (stage.renter, stage.renter.draft(stage.farm, other), 0),
+        ):
+            (answer,) = (await caller.claim(stage.farm, draft)).answers
+            assert answer.code == code
+        assert stage.farm.contracts.get(stage.reserved.contract_id) is None
+        assert (await stage.farm.status()).reserved_bytes == 2 * SIZE
+        await refused(stage.renter.consign(stage.farm, stage.reserved, DATA), ReasonCode.UNKNOWN_CONTRACT)
+
+    on_stage(play)
+
+
+def test_a_claim_does_not_disturb_a_transfer_under_way() -> None:
+    async def play(stage: Stage) -> None:
+        async with stage.farm.farmer._parts.gate.hold(root_of(DATA), deadline_seconds=10):
+            (answer,) = (await stage.renter.claim(stage.farm, stage.renter.draft(stage.farm, DATA, memo=b"x"))).answers
+            assert answer.code == ReasonCode.ALREADY_STORED
+        assert stage.farm.contracts.get(stage.reserved.contract_id) is not None
+
+    on_stage(play)
+
+
 def test_a_closed_farm_serves_its_friends_only() -> None:
     friends = settings(GIB)
     friends = replace(friends, terms=replace(friends.terms, allowed_renters=frozenset({key(1).node_id})))

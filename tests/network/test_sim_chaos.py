@@ -49,7 +49,7 @@ VILLAINS = (
     Stalls,
     Truncates,
 )
-SEEDS = (0, 1, 2, 3)
+SEEDS = (0, 1, 2, 3, 1022, 1205, 1284)
 TRIES = 5
 
 

@@ -42,7 +42,8 @@ def test_one_call_may_name_a_segment_twice():
             kept = await put_segment(net, net.dice(10_000))
             agent, me = net.renter.agent, net.renter.key.public_key
             placed = await agent.place([Order(kept.facts, (0,)), Order(kept.facts, (1,))], me)
-            assert [sorted(answer.held) for answer in placed] == [[0], [1]]
+            assert [sorted(answer.held) for answer in placed] == [[0, 1, 2], [0, 1, 2]]
+            assert not any(answer.tickets for answer in placed)
 
     run(main(), within_seconds=100)
 

@@ -10,7 +10,7 @@ import asyncio
 
 from stook.codec import decode, encode
 from stook.contracts.contract import Contract, Terms
-from stook.contracts.lifecycle import OVER, ContractState, Event
+from stook.contracts.lifecycle import OVER, RESERVING, ContractState, Event
 from stook.contracts.messages import (
     Announce,
     Cancel,
@@ -39,7 +39,7 @@ from stook.farmer.capacity import CapacityView
 from stook.farmer.herald import Herald
 from stook.farmer.parts import Parts
 from stook.farmer.reaper import WIPE_DEADLINE_SECONDS, wipe
-from stook.ids import ContractId, PublicKey, Signature
+from stook.ids import ContractId, PublicKey, ShardRoot, Signature
 from stook.storage.ports import HeldContract
 from stook.wire.endpoint import Exchange
 
@@ -60,25 +60,28 @@ class ContractDesk:
         """Judge a batch of drafts, reserve the accepted ones in one durable transaction, answer with signatures."""
         drafts = decode(Claim, payload).drafts
         async with self._claiming:  # two claims judged by one picture could promise the same room twice
-            decisions = await self._parts.offload(lambda: self._judge_and_reserve(drafts, exchange.peer_key))
-        answers = await self._parts.offload(lambda: tuple(self._answer(decision) for decision in decisions))
-        accepted = sum(1 for decision in decisions if isinstance(decision, Accept))
+            answers = await self._parts.offload(lambda: self._judge_and_reserve(drafts, exchange.peer_key))
+        accepted = sum(1 for answer in answers if not answer.code)
         for answer in answers:
             if answer.code:
                 self._parts.tally.refusals[ReasonCode(answer.code)] += 1
         self._parts.log.debug("claim judged", drafts=len(drafts), accepted=accepted, renter=exchange.peer_id.hex())
         await exchange.reply(encode(ClaimReply(answers)))
 
-    def _judge_and_reserve(self, drafts: tuple[Terms, ...], asker: PublicKey) -> list[Decision]:
+    def _judge_and_reserve(self, drafts: tuple[Terms, ...], asker: PublicKey) -> tuple[ClaimAnswer, ...]:
         parts, contracts = self._parts, self._parts.contracts
         view = CapacityView.of(parts.settings.capacity, contracts.totals(), parts.free_disk())
         held: dict[ContractId, HeldContract] = {}
-        taken = set()
+        taken: set[ShardRoot] = set()
+        unfilled: dict[ShardRoot, ContractId] = {}
         for draft in drafts:
             if (known := contracts.get(draft.contract_id)) is not None:
                 held[draft.contract_id] = known
-            if contracts.by_root(draft.shard_root) is not None:
-                taken.add(draft.shard_root)
+            if (other := contracts.by_root(draft.shard_root)) is not None:
+                if self._may_replace(other, asker):
+                    unfilled[draft.shard_root] = other.contract_id
+                else:
+                    taken.add(draft.shard_root)
         situation = Situation(
             announcement=self._herald.announcement(view),
             asker=asker,
@@ -89,20 +92,27 @@ class ContractDesk:
             taken_roots=frozenset(taken),
         )
         decisions = decide_batch(drafts, parts.settings.terms, situation)
-        fresh = [
-            Contract(decision.terms, sign_offer(decision.terms, parts.key), Signature(b""))
+        signatures = [
+            sign_offer(decision.terms, parts.key) if isinstance(decision, Accept) else Signature(b"")
             for decision in decisions
+        ]
+        fresh = [
+            Contract(decision.terms, signature, Signature(b""))
+            for decision, signature in zip(decisions, signatures, strict=True)
             if isinstance(decision, Accept) and not decision.again
         ]
         if fresh:
-            contracts.reserve(fresh)
-        return decisions
+            replaced = [unfilled[one.terms.shard_root] for one in fresh if one.terms.shard_root in unfilled]
+            contracts.reserve(fresh, replacing=replaced)
+        return tuple(map(_answer, decisions, signatures))
 
-    def _answer(self, decision: Decision) -> ClaimAnswer:
-        terms = decision.terms
-        if isinstance(decision, Accept):
-            return ClaimAnswer(terms.contract_id, 0, "", sign_offer(terms, self._parts.key))
-        return ClaimAnswer(terms.contract_id, decision.code, decision.detail[:200], Signature(b""))
+    def _may_replace(self, held: HeldContract, asker: PublicKey) -> bool:
+        """Whether a renter's newer draft takes the place of its own reservation that nothing was brought under.
+
+        The reply to the earlier claim was lost, or its renter gave it up and could not tell us.
+        """
+        terms = held.contract.terms
+        return held.state in RESERVING and terms.renter_key == asker and not self._parts.gate.busy(terms.shard_root)
 
     # --- RENEW -------------------------------------------------------------------------------------------------------
 
@@ -194,6 +204,13 @@ class ContractDesk:
             ListedContract(held.contract, held.state is ContractState.ACTIVE) for held in found[: request.limit]
         )
         await exchange.reply(encode(ContractPage(page, len(found) > request.limit)))
+
+
+def _answer(decision: Decision, signature: Signature) -> ClaimAnswer:
+    contract_id = decision.terms.contract_id
+    if isinstance(decision, Accept):
+        return ClaimAnswer(contract_id, 0, "", signature)
+    return ClaimAnswer(contract_id, decision.code, decision.detail[:200], signature)
 
 
 class NoticeDesk:

@@ -21,16 +21,15 @@ from stook.contracts.messages import Consign, ConsignReady, Retrieve, RetrieveRe
 from stook.contracts.negotiation import verify_contract
 from stook.contracts.receipt import SignedStorageReceipt, sign_storage_receipt
 from stook.errors import BugError, CorruptionError, NotFoundError, ReasonCode, RefusedError, StookError
+from stook.farmer.intake import LEAF_BYTES, Intake
 from stook.farmer.lanes import Lane
 from stook.farmer.parts import Parts
 from stook.farmer.refusals import refusal_of
 from stook.farmer.scrub import declare_lost
 from stook.ids import PublicKey, ShardRoot
 from stook.merkle import UNIT_BYTES, leaf_hash, unit_count
-from stook.storage.ports import HeldContract, ShardWriter
+from stook.storage.ports import HeldContract
 from stook.wire.endpoint import Exchange
-
-LEAF_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +64,14 @@ class TransferDesk:
         that is not held. The newest request for a shard wins over one that still runs, but only a valid one.
         """
         parts, request = self._parts, decode(Consign, payload)
-        await parts.offload(lambda: self._admit(request, exchange.peer_key))
+        root = request.contract.terms.shard_root
+        if parts.gate.busy(root):  # only a valid request may push another one aside
+            await parts.offload(lambda: self._admit(request, exchange.peer_key))
         gate = parts.gate.hold(
-            request.contract.terms.shard_root,
-            deadline_seconds=parts.settings.transfers.transfer_deadline_seconds,
-            supersede=True,
+            root, deadline_seconds=parts.settings.transfers.transfer_deadline_seconds, supersede=True
         )
         async with gate:
-            ready = await parts.offload(lambda: self._prepare(request.contract))
+            ready = await parts.offload(lambda: self._begin(request, exchange.peer_key))
             if ready.receipt is not None:
                 await exchange.reply(encode(ready))
                 return
@@ -109,9 +108,11 @@ class TransferDesk:
             if now_ms >= contract.terms.consign_by_ms:
                 raise RefusedError(ReasonCode.CONSIGN_TOO_LATE, "consign-by has passed")
 
-    def _prepare(self, contract: Contract) -> ConsignReady:
-        """Where to go on; or the receipt, when the shard is here, even if that had not been written down yet."""
-        parts, terms = self._parts, contract.terms
+    def _begin(self, request: Consign, caller: PublicKey) -> ConsignReady:
+        """Judge the request; then where to go on, or the receipt when the shard is here, even if not noted yet."""
+        self._admit(request, caller)
+        parts, contract = self._parts, request.contract
+        terms = contract.terms
         held = parts.contracts.get(contract.contract_id)
         if held is None or held.state in OVER or held.state is ContractState.LOST:
             raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "the contract was given up meanwhile")
@@ -121,7 +122,7 @@ class TransferDesk:
                 raise NotFoundError("the shard was stored and is gone")
             return ConsignReady(parts.shards.resumable_units(terms.shard_root, terms.shard_size_bytes), None)
         if held.state in RESERVING:
-            parts.contracts.put(HeldContract(contract, _stored()))
+            parts.contracts.put(HeldContract(contract, _stored()), durable=False)
         receipt = sign_storage_receipt(held.contract.terms, parts.key, parts.clock.now_ms())
         return ConsignReady(unit_count(terms.shard_size_bytes), receipt)
 
@@ -129,27 +130,23 @@ class TransferDesk:
         self, exchange: Exchange, contract: Contract, ready: ConsignReady, lane: Lane
     ) -> SignedStorageReceipt:
         parts, terms = self._parts, contract.terms
-        root, size = terms.shard_root, terms.shard_size_bytes
+        intake = Intake(parts.shards, terms.shard_root, terms.shard_size_bytes, ready.first_unit)
         await exchange.reply(encode(ready))
-        leaves = bytearray(unit_count(size) * LEAF_BYTES)
-        await exchange.receive_into(memoryview(leaves))
-        writer = await parts.offload(lambda: parts.shards.open_writer(root, size, bytes(leaves)))
+        await exchange.receive_into(intake.leaves)
         try:
-            if writer.next_unit != ready.first_unit:
-                raise BugError(f"a partial shard had {ready.first_unit} units and now has {writer.next_unit}")
-            receipt = await self._fill(exchange, writer, contract, lane)
+            receipt = await self._fill(exchange, intake, ready.first_unit, contract, lane)
         except BaseException:
-            await parts.offload(lambda: writer.close(keep=True))
+            await parts.offload(intake.close)
             raise
         parts.tally.shards_in += 1
         return receipt
 
     async def _fill(
-        self, exchange: Exchange, writer: ShardWriter, contract: Contract, lane: Lane
+        self, exchange: Exchange, intake: Intake, first_unit: int, contract: Contract, lane: Lane
     ) -> SignedStorageReceipt:
         """Receive and write the missing units, one block filling while another is hashed and written; then seal."""
         parts, size = self._parts, contract.terms.shard_size_bytes
-        blocks = blocks_of(writer.next_unit, size, parts.settings.transfers.block_bytes)
+        blocks = blocks_of(first_unit, size, parts.settings.transfers.block_bytes)
         pieces = [lane[i % 2][: block.size_bytes] for i, block in enumerate(blocks)]
         arrivals = [exchange.post(piece) for piece in pieces[:2]]
         try:
@@ -157,16 +154,16 @@ class TransferDesk:
                 try:
                     await exchange.filled(arrivals[i])
                 except BaseException:
-                    await self._salvage(exchange, writer, size, sum(map(len, pieces[:i])), piece)
+                    await self._salvage(exchange, intake, size, sum(map(len, pieces[:i])), piece)
                     raise
                 parts.tally.bytes_in += len(piece)
                 if i + 1 == len(pieces):
                     break
-                await parts.offload(partial(writer.write, piece))
+                await parts.offload(partial(intake.write, piece))
                 if i + 2 < len(pieces):
                     arrivals.append(exchange.post(pieces[i + 2]))
             last = pieces[-1] if pieces else None
-            return await parts.offload(partial(self._seal, contract, writer, last))
+            return await parts.offload(partial(self._seal, contract, intake, last))
         except Exception as error:
             # Said before the buffers are withdrawn, which resets the exchange.
             if (refusal := refusal_of(error)) is not None and exchange.failure is None:
@@ -178,7 +175,7 @@ class TransferDesk:
                     arrival.exception()  # a second failure of the same line tells nothing new
 
     async def _salvage(
-        self, exchange: Exchange, writer: ShardWriter, size: int, taken_bytes: int, piece: memoryview
+        self, exchange: Exchange, intake: Intake, size: int, taken_bytes: int, piece: memoryview
     ) -> None:
         """Keep the whole units of a block that did not fill, so that a resume begins at the last verified leaf.
 
@@ -188,18 +185,18 @@ class TransferDesk:
         whole = min(landed, len(piece)) // UNIT_BYTES * UNIT_BYTES
         if whole > 0:
             with suppress(StookError):  # why the transfer ended is told already
-                await self._parts.offload(partial(writer.write, piece[:whole]))
+                await self._parts.offload(partial(intake.write, piece[:whole]))
 
-    def _seal(self, contract: Contract, writer: ShardWriter, last: memoryview | None) -> SignedStorageReceipt:
+    def _seal(self, contract: Contract, intake: Intake, last: memoryview | None) -> SignedStorageReceipt:
         """Write the last block, publish, write down, and only then sign.
 
         Killed in between, the next start or CONSIGN does the rest. `last` is None when every unit was held before.
         """
         parts = self._parts
         if last is not None:
-            writer.write(last)
-        writer.publish(encode(contract))
-        parts.contracts.put(HeldContract(contract, _stored()))
+            intake.write(last)
+        intake.publish(encode(contract))
+        parts.contracts.put(HeldContract(contract, _stored()), durable=False)  # the shard file proves it
         return sign_storage_receipt(contract.terms, parts.key, parts.clock.now_ms())
 
     # --- RETRIEVE ----------------------------------------------------------------------------------------------------

@@ -451,7 +451,7 @@ class _Answer:
         remaining = tuple(index for index in order.indices if index not in stored and index not in reused)
         return cls(
             order=order,
-            held=frozenset(stored & wanted),
+            held=frozenset(stored),
             reused=list(reused.values()),
             remaining=Order(order.facts, remaining, order.excluding),
             holders=holders,

@@ -75,7 +75,9 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The answer to an `Order`: indices receipted already, tickets for others, and why the rest could not be placed."""
+    """The answer to an `Order`: every index of the segment that is receipted already, tickets for ordered ones that
+    are not, and why the rest could not be placed.
+    """
 
     held: frozenset[int]
     tickets: tuple[Ticket, ...]

@@ -155,8 +155,8 @@ class _Run:
         self._receipts: dict[int, SignedStorageReceipt] = {}
         self._confirmed: set[int] = set()
         self._surplus: list[ContractId] = []
-        self._broken_off: list[ContractId] = []
-        """Contracts whose farmer could not be reached to the end: it may hold most of the shard already."""
+        self._broken_off: dict[ContractId, int] = {}
+        """Contracts whose farmer could not be reached to the end, and the index: it may hold most of the shard."""
         self._failures: list[str] = []
         self._exhausted = False
         self._accepted = False
@@ -193,7 +193,8 @@ class _Run:
         """Claims for everything the first move will start go out together."""
         wanted = next_push(self._goal, frozenset(), (), self._pusher.now()).start
         placed = await self._pusher.place(self._facts, wanted, frozenset())
-        self._held = placed.held
+        # An earlier run may have stored spares: they count as any other.
+        self._held = placed.held & {*wanted, *self._goal.spares}
         self._open = {ticket.index: ticket for ticket in placed.tickets}
         self._tried.update(ticket.peer.node_id for ticket in placed.tickets)
         self._note_shortage(placed.shortage)
@@ -220,7 +221,10 @@ class _Run:
         try:
             receipt = await self._pusher.consign(ticket, self._shards[index])
         except PeerError as error:
-            (self._broken_off if error.retryable else self._surplus).append(ticket.contract_id)
+            if error.retryable:
+                self._broken_off[ticket.contract_id] = index
+            else:
+                self._surplus.append(ticket.contract_id)
             self._failures.append(f"shard {index} at {ticket.peer.node_id.hex()[:16]}: {error}")
             if not (isinstance(error, RefusedError) and error.code in _BLAMELESS):
                 self._note(ticket, ok=False)
@@ -315,9 +319,10 @@ class _Run:
     async def _finish(self) -> None:
         await self._confirm()
         leftover = [*self._surplus, *(ticket.contract_id for ticket in self._open.values())]
-        if len(self._stored()) >= self._goal.enough:
-            leftover += self._broken_off
-        # Else they are left to lapse, so that the same upload, run again before, goes on where the line broke.
+        # What broke off is left to lapse, so that the same upload, run again before, goes on where the line broke; but
+        # not when its index is stored elsewhere: it would keep its farmer from every other shard of the segment.
+        whole = len(self._stored()) >= self._goal.enough
+        leftover += [one for one, index in self._broken_off.items() if whole or index in self._stored()]
         kept = {receipt.receipt.contract_id for receipt in self._receipts.values()}
         await self._pusher.agent.abandon([contract_id for contract_id in leftover if contract_id not in kept])
         if not self._durable and len(self._stored()) >= self._goal.enough:

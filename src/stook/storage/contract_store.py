@@ -74,6 +74,7 @@ _UPSERT = (
     " renter_key = excluded.renter_key, state = excluded.state, size_bytes = excluded.size_bytes,"
     " due_ms = excluded.due_ms, body = excluded.body"
 )
+_FORGET = "DELETE FROM contracts WHERE contract_id = ?"
 _COLUMNS = "SELECT body, state FROM contracts"
 # Written so that no sum can pass the range of 64-bit integers.
 _SPEND = (
@@ -132,13 +133,14 @@ class SqliteContractStore:
 
     # -- contracts
 
-    def reserve(self, contracts: Sequence[Contract]) -> None:
-        """Keep farmer-signed contracts in state OFFERED, all or none, in one transaction and one sync.
+    def reserve(self, contracts: Sequence[Contract], *, replacing: Sequence[ContractId] = ()) -> None:
+        """Keep farmer-signed contracts in state OFFERED and forget those they replace, in one transaction and one sync.
 
         Raises `ConflictError` on a known id, or when a contract is in force over one of the roots.
         """
         rows = [_row(HeldContract(contract, ContractState.OFFERED)) for contract in contracts]
         with self._transaction() as connection:
+            connection.executemany(_FORGET, [(item,) for item in replacing])
             connection.executemany(_INSERT, rows)
 
     def get(self, contract_id: ContractId) -> HeldContract | None:
@@ -149,18 +151,18 @@ class SqliteContractStore:
         """The contract in force over `root` (reserving room or storing it), or None."""
         return self._one(f"{_COLUMNS} WHERE shard_root = ? AND {_IN_FORCE}", root)
 
-    def put(self, held: HeldContract) -> None:
-        """Replace or add one contract and its state.
+    def put(self, held: HeldContract, *, durable: bool = True) -> None:
+        """Replace or add one contract and its state; without `durable` it is written but not synced.
 
         Raises `ConflictError` when another contract is in force over its root.
         """
-        with self._transaction() as connection:
+        with self._transaction(durable=durable) as connection:
             connection.execute(_UPSERT, _row(held))
 
     def remove(self, contract_ids: Sequence[ContractId]) -> None:
         """Forget contracts; unknown ids are ignored."""
         with self._transaction() as connection:
-            connection.executemany("DELETE FROM contracts WHERE contract_id = ?", [(item,) for item in contract_ids])
+            connection.executemany(_FORGET, [(item,) for item in contract_ids])
 
     def owned_by(self, renter_key: PublicKey, after: bytes, limit: int) -> list[HeldContract]:
         """Contracts of one renter with ids above `after`, in order of id."""
@@ -275,9 +277,21 @@ class SqliteContractStore:
         return version
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._write_lock, _sql_faults(self.path), _begun(self._writer):
+    def _transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        with self._write_lock, _sql_faults(self.path), self._synced(durable), _begun(self._writer):
             yield self._writer
+
+    @contextmanager
+    def _synced(self, durable: bool) -> Iterator[None]:
+        """In a write-ahead log NORMAL means: synced with the next transaction that is, or with the next checkpoint."""
+        if durable:
+            yield
+            return
+        self._writer.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self._writer.execute("PRAGMA synchronous = FULL")
 
     def _rows(self, sql: str, *values: Any) -> list[Any]:
         with self._read_lock, _sql_faults(self.path):

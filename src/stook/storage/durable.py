@@ -6,6 +6,7 @@ Nothing here knows what a shard is. `docs/formats/shard-file.md` says which call
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from stook.errors import EnvironmentFault
 
+DIRECT_BYTES = 128 * 1024
+"""Below this a direct write costs more than the cache does."""
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
 
@@ -56,8 +59,6 @@ def sync_data(descriptor: int) -> None:
 def sync_file(descriptor: int) -> None:
     """Let a file's bytes and its length, shrunk ones too, reach the disk. Raises `OSError`."""
     if sys.platform == "darwin":  # fsync there stops at the drive's cache
-        import fcntl
-
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
         os.fsync(descriptor)
@@ -91,6 +92,33 @@ def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     while rest:
         written = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[written:], offset + written
+
+
+def write_past_cache(descriptor: int, data: memoryview, offset: int) -> None:
+    """As `write_at`, but without leaving the bytes in the system's cache where that can be helped.
+
+    It can when memory, offset and length are whole pages and the file system writes directly; else nothing is lost
+    (`docs/decisions/0053-past-the-page-cache.md`). Raises `OSError`.
+    """
+    written = _write_direct(descriptor, data, offset) if len(data) >= DIRECT_BYTES else 0
+    write_at(descriptor, data[written:], offset + written)
+
+
+def _write_direct(descriptor: int, data: memoryview, offset: int) -> int:
+    """Bytes written directly, 0 when the system will not."""
+    if sys.platform != "linux":
+        return 0
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+        try:
+            return os.pwrite(descriptor, data, offset)
+        finally:
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return 0
 
 
 def read_at(descriptor: int, into: memoryview, offset: int) -> int:

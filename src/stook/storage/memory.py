@@ -187,13 +187,16 @@ class MemoryContractStore:
         self._in_force: dict[ShardRoot, ContractId] = {}
         self._spent: dict[bytes, _Spent] = {}
 
-    def reserve(self, contracts: Sequence[Contract]) -> None:
-        """Keep contracts in state OFFERED, all or none. Raises `ConflictError`."""
+    def reserve(self, contracts: Sequence[Contract], *, replacing: Sequence[ContractId] = ()) -> None:
+        """Keep contracts in state OFFERED and forget those they replace, all or none. Raises `ConflictError`."""
         new = {item.contract_id: HeldContract(item, ContractState.OFFERED) for item in contracts}
         roots = {item.terms.shard_root: key for key, item in zip(new, contracts, strict=False)}
         with self._lock:
-            if len(roots) < len(contracts) or new.keys() & self._held.keys() or roots.keys() & self._in_force.keys():
+            taken = {root for root, key in self._in_force.items() if key not in replacing}
+            if len(roots) < len(contracts) or new.keys() & self._held.keys() or roots.keys() & taken:
                 raise ConflictError("a contract with this id or over this shard is held already")
+            for contract_id in replacing:
+                self._drop(contract_id)
             self._held |= new
             self._in_force |= roots
 
@@ -208,7 +211,7 @@ class MemoryContractStore:
             found = self._in_force.get(root)
             return None if found is None else self._held[found]
 
-    def put(self, held: HeldContract) -> None:
+    def put(self, held: HeldContract, *, durable: bool = True) -> None:
         """Replace or add one contract and its state. Raises `ConflictError` when another is in force over its root."""
         contract_id, root = held.contract_id, held.contract.terms.shard_root
         with self._lock:

@@ -135,8 +135,11 @@ class Totals:
 class ContractStore(Protocol):
     """A farmer's contracts, and what was spent of each grant."""
 
-    def reserve(self, contracts: Sequence[Contract]) -> None:
-        """Keep farmer-signed contracts in state OFFERED, all or none. Raises `ConflictError` on a known id or root."""
+    def reserve(self, contracts: Sequence[Contract], *, replacing: Sequence[ContractId] = ()) -> None:
+        """Keep farmer-signed contracts in state OFFERED and forget those they replace, all or none.
+
+        Raises `ConflictError` on a known id or root.
+        """
         ...
 
     def get(self, contract_id: ContractId) -> HeldContract | None:
@@ -147,9 +150,10 @@ class ContractStore(Protocol):
         """The contract in force over `root` (reserving room for it, or storing it), or None."""
         ...
 
-    def put(self, held: HeldContract) -> None:
+    def put(self, held: HeldContract, *, durable: bool = True) -> None:
         """Replace or add one contract and its state.
 
+        What is not `durable` outlives a kill but perhaps no power cut: enough for what a shard file proves as well.
         Raises `ConflictError` when another contract is in force over its root.
         """
         ...

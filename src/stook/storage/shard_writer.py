@@ -16,7 +16,7 @@ from pathlib import Path
 from stook.errors import BugError, ConflictError, EnvironmentFault, MisbehaviourError, ReasonCode
 from stook.hashing import DIGEST_BYTES
 from stook.ids import ShardRoot
-from stook.merkle import UNIT_BYTES, leaf_hash, leaves_of
+from stook.merkle import UNIT_BYTES, leaves_of
 from stook.storage.durable import (
     disk_bytes,
     faults,
@@ -27,6 +27,7 @@ from stook.storage.durable import (
     sync_data,
     sync_directory,
     write_at,
+    write_past_cache,
 )
 from stook.storage.ports import StoredShard
 from stook.storage.shard_file import HEADER_BYTES, Layout, leaves_lead_to, pack_header, pack_log, whole_units
@@ -37,12 +38,11 @@ READ_UNITS = 16
 
 def good_units(data: memoryview, leaves: bytes, first_unit: int) -> int:
     """How many units at the head of `data` are those of the leaf list from `first_unit` on."""
-    at, unit = 0, first_unit
-    while at < len(data):
-        if leaf_hash(data[at : at + UNIT_BYTES]) != leaves[unit * DIGEST_BYTES : (unit + 1) * DIGEST_BYTES]:
-            break
-        at, unit = at + UNIT_BYTES, unit + 1
-    return unit - first_unit
+    found = leaves_of(data)
+    at = first_unit * DIGEST_BYTES
+    if leaves[at : at + len(found) * DIGEST_BYTES] == b"".join(found):
+        return len(found)
+    return next(i for i, leaf in enumerate(found) if leaf != leaves[at + i * DIGEST_BYTES :][:DIGEST_BYTES])
 
 
 def bad_units_of(descriptor: int, layout: Layout, leaves: bytes, *, stop_at_first: bool = False) -> list[int]:
@@ -178,7 +178,7 @@ class FileShardWriter:
             good = good_units(data, self._leaves, self._next_unit)
             kept = data[: good * UNIT_BYTES]
             with faults(f"writing the shard {self._root.hex()}"):
-                write_at(self._descriptor, kept, self._layout.unit_at(self._next_unit))
+                write_past_cache(self._descriptor, kept, self._layout.unit_at(self._next_unit))
             self._next_unit += good
             if len(kept) < len(data):
                 raise MisbehaviourError(
@@ -204,7 +204,6 @@ class FileShardWriter:
                     size = disk_bytes(os.fstat(self._descriptor))
                     os.rename(self._partial, self._published)
                     sync_directory(self._published.parent)
-                    os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
                 except OSError:
                     with suppress(OSError):
                         remove(self._published)
