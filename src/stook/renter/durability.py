@@ -169,6 +169,15 @@ class Holder:
     """Its operator, networks and failure domain, under names that do not clash."""
 
 
+def group_names(operator: str, networks: Iterable[str], failure_domain: str) -> tuple[str, ...]:
+    """`Holder.groups` of a farmer: names that say which kind of group they are; empty declarations make none."""
+    return (
+        *((f"operator {operator}",) if operator else ()),
+        *(f"network {network}" for network in sorted(networks)),
+        *((f"domain {failure_domain}",) if failure_domain else ()),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Shock:
     """Something that takes all its members at once. Members are positions in the list of holders."""
@@ -290,7 +299,8 @@ def segment_loss(k: int, holders: Sequence[Holder], group_lost: Mapping[str, flo
     """The chance that fewer than k distinct indices are left after one repair window; 1 when there are fewer now."""
     if k < 1:
         raise ValueError("k is at least 1")
-    return min(1.0, math.fsum(survivors(holders, group_lost)[:k]))
+    left = survivors(holders, group_lost)
+    return min(1.0, math.fsum(left[:k])) if k < len(left) else 1.0
 
 
 @dataclass(frozen=True, slots=True)
