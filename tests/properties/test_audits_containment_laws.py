@@ -117,13 +117,14 @@ TestContainment = ContainmentMachine.TestCase
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=6), st.integers(0, 300))
+@settings(deadline=None)
 def test_countable_time_is_counted_by_hand(excused: list[tuple[int, int]], end: int) -> None:
     slow = sum(not any(start <= tick < stop for start, stop in excused) for tick in range(50, end))
     assert countable_ms(50, end, excused) == slow
 
 
 @given(st.lists(st.sampled_from([Event.VANISH, Event.SILENCE, Event.HEAR, Event.PROVE]), max_size=80), st.data())
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 def test_without_a_lie_or_an_answer_beside_the_question_nobody_is_condemned(
     events: list[Event], data: st.DataObject
 ) -> None:
@@ -215,6 +216,7 @@ def test_an_agent_that_runs_two_hours_a_day_condemns_nobody_honest() -> None:
 
 
 @given(st.integers(3, 60), st.floats(0, 0.05), st.integers(0, 2**32))
+@settings(deadline=None)
 def test_five_lost_messages_in_a_hundred_are_no_outage_of_ours(farmers: int, loss: float, seed: int) -> None:
     dice = random.Random(seed)
     lost = int(farmers * loss)

@@ -36,7 +36,7 @@ def crowds(draw: st.DrawFn) -> list[AuditedFarmer]:
 
 
 @given(crowds(), st.integers(-10, 40 << 20), st.integers(-2, 15), st.binary(min_size=8, max_size=8))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_jobs_fit_and_are_fair(crowd: list[AuditedFarmer], left: int, requests: int, randomness: bytes) -> None:
     jobs = due(crowd, bytes_left=left, requests_left=requests, now_ms=T0, randomness=randomness)
     free = due(crowd, bytes_left=1 << 60, requests_left=10**9, now_ms=T0, randomness=randomness)
@@ -56,6 +56,7 @@ def test_jobs_fit_and_are_fair(crowd: list[AuditedFarmer], left: int, requests: 
 
 
 @given(st.integers(0, 1000), st.integers(0, 3000), st.lists(st.tuples(st.integers(0, 2 * DAY_MS), st.integers(0, 500))))
+@settings(deadline=None)
 def test_never_more_than_the_burst_and_what_ran_in(per_day: int, burst: int, spends: list[tuple[int, int]]) -> None:
     allowance, now, spent = Allowance.full(per_day, T0, burst), T0, 0
     for gap, wish in spends:

@@ -80,7 +80,7 @@ def slow_mean(trait: Trait, history: list[tuple[int, object]], now_ms: int) -> f
 
 
 @given(st.lists(st.tuples(moments, truthful), max_size=30), st.randoms(use_true_random=False))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_means_are_the_faded_sums_in_any_order(history: list[tuple[int, object]], dice: object) -> None:
     end = T0 + 1000 * DAY_MS
     shuffled = list(history)
@@ -92,7 +92,7 @@ def test_means_are_the_faded_sums_in_any_order(history: list[tuple[int, object]]
 
 
 @given(histories, moments)
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_scores_and_weights_stay_in_their_bounds(history: list[tuple[int, object]], now_ms: int) -> None:
     score = fold(history)
     for trait in BELIEFS:
@@ -106,7 +106,7 @@ def test_scores_and_weights_stay_in_their_bounds(history: list[tuple[int, object
 
 
 @given(histories)
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_condemned_means_a_lie_is_in_the_history(history: list[tuple[int, object]]) -> None:
     def lie(event: object) -> bool:
         return isinstance(event, Muted) or (
@@ -120,7 +120,7 @@ def test_condemned_means_a_lie_is_in_the_history(history: list[tuple[int, object
 
 
 @given(histories)
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_an_explanation_ends_where_the_scores_end(history: list[tuple[int, object]]) -> None:
     history.sort(key=lambda item: item[0])
     told = explain([Entry(at, event) for at, event in history])  # type: ignore[arg-type]
@@ -136,13 +136,14 @@ def test_an_explanation_ends_where_the_scores_end(history: list[tuple[int, objec
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
+@settings(deadline=None)
 def test_more_good_never_lowers_and_more_bad_never_raises(good: int, bad: int) -> None:
     belief = Belief(good, bad, T0)
     assert belief.seen(1, 0, T0, DAY_MS).mean >= belief.mean >= belief.seen(0, 1, T0, DAY_MS).mean
 
 
 @given(st.lists(st.floats(1e3, 1e9), min_size=60, max_size=60), st.integers(0, 19))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_a_third_of_wild_transfers_cannot_carry_the_speed_away(wild: list[float], phase: int) -> None:
     score = NEWCOMER
     for position, rate in enumerate(wild):

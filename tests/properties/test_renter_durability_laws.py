@@ -90,6 +90,7 @@ def test_taking_groups_together_never_flatters(holders: list[Holder], group_lost
 
 
 @given(st.integers(1, 8), st.floats(0, 1), st.data())
+@settings(deadline=None)
 def test_equal_hazards_without_groups_are_the_binomial(n: int, lost: float, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, n))
     holders = [Holder(farmer(number), number, lost) for number in range(n)]
@@ -97,6 +98,7 @@ def test_equal_hazards_without_groups_are_the_binomial(n: int, lost: float, data
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.floats(0, 1), st.floats(0, 1))
+@settings(deadline=None)
 def test_disjoint_groups_are_the_grouped_model(sizes: list[int], lost: float, group_lost: float) -> None:
     holders = [
         Holder(farmer(10 * group + number), 10 * group + number, lost, (f"g{group}",))
@@ -132,7 +134,7 @@ def breaks_by_hand(segment: SegmentHoldings, max_size: int) -> set[frozenset[str
 
 
 @given(few_holders(), st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_what_would_break_a_segment_is_found_by_trying(holders: list[Holder], k: int, max_size: int) -> None:
     segment = SegmentHoldings(SEGMENT, Policy.of(k, 6), tuple(holders))
     told = breaking_sets([segment], max_size)
@@ -143,6 +145,7 @@ def test_what_would_break_a_segment_is_found_by_trying(holders: list[Holder], k:
 
 
 @given(st.lists(st.floats(0, 1), max_size=20))
+@settings(deadline=None)
 def test_the_figure_for_many_lies_between_the_worst_and_their_sum(chances: list[float]) -> None:
     figure = loss_of_any((SegmentId(bytes([number])), chance) for number, chance in enumerate(chances))
     assert figure.segments == len(chances)
@@ -158,6 +161,7 @@ def shared_by_two(k: int, lost: float) -> tuple[list[SegmentHoldings], dict[str,
 
 
 @given(st.integers(1, 3), st.floats(0.01, 0.9))
+@settings(deadline=None)
 def test_the_true_chance_of_segments_that_share_farmers_is_within_the_bounds(k: int, lost: float) -> None:
     segments, groups = shared_by_two(k, lost)
     figure = loss_of_any((s.segment_id, segment_loss(k, s.holders, groups)) for s in segments)

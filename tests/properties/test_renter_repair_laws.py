@@ -49,7 +49,7 @@ def views(draw: st.DrawFn) -> list[RepairView]:
 
 
 @given(views(), st.integers(0, 40))
-@settings(max_examples=200)
+@settings(max_examples=150, deadline=None)
 def test_every_segment_is_in_one_place_and_every_job_is_sound(crowd: list[RepairView], shards_a_day: int) -> None:
     result = plan(crowd, allowance=Allowance.full(shards_a_day * SHARD, NOW), now_ms=NOW)
     named = [job.segment_id for job in (*result.jobs, *result.postponed)] + [*result.waiting, *result.given_up]
@@ -80,7 +80,7 @@ def test_every_segment_is_in_one_place_and_every_job_is_sound(crowd: list[Repair
 
 
 @given(views(), st.integers(1, 40))
-@settings(max_examples=100)
+@settings(max_examples=60, deadline=None)
 def test_rounds_end_with_whole_segments_and_make_nothing_twice(crowd: list[RepairView], shards_a_day: int) -> None:
     allowance, now = Allowance.full(shards_a_day * SHARD, NOW), NOW
     made: dict[SegmentId, list[int]] = {view.segment_id: [] for view in crowd}
@@ -119,7 +119,7 @@ def test_rounds_end_with_whole_segments_and_make_nothing_twice(crowd: list[Repai
         crowd = [by_id[view.segment_id] for view in crowd]
         if not result.jobs and not result.postponed and not result.waiting:
             break
-        now += 3_600_000
+        now += 24 * 3_600_000
         # Everybody who was proved goes on being proved.
         crowd = [
             replace(

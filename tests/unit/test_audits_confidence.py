@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stook.audits.confidence import (
@@ -166,6 +166,7 @@ def test_rounds_to_detection() -> None:
 
 
 @given(st.integers(1, 60), st.data())
+@settings(deadline=None)
 def test_leaves_needed_is_the_least(total: int, data: st.DataObject) -> None:
     missing = data.draw(st.integers(1, total))
     confidence = data.draw(st.floats(0, 0.999))
@@ -175,12 +176,14 @@ def test_leaves_needed_is_the_least(total: int, data: st.DataObject) -> None:
 
 
 @given(st.integers(1, 80), st.data())
+@settings(deadline=None)
 def test_the_geometric_chance_bounds_the_exact_one(total: int, data: st.DataObject) -> None:
     missing, sampled = data.draw(st.integers(0, total)), data.draw(st.integers(0, total))
     assert miss_chance(total, missing, sampled) <= miss_chance_of_fraction(missing / total, sampled) + 1e-12
 
 
 @given(st.floats(1e-6, 1), st.floats(0, 0.999999))
+@settings(deadline=None)
 def test_rounds_until_is_the_least(detection: float, confidence: float) -> None:
     rounds = rounds_until(detection, confidence)
     reached = [
