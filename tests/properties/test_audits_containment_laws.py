@@ -209,6 +209,37 @@ def test_one_that_left_is_gone_and_no_liar() -> None:
     assert 7 * DAY_MS <= at - T0 <= 8 * DAY_MS
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_fortnight_without_a_line_of_our_own_is_laid_to_nobody(guarded: bool) -> None:
+    dice = random.Random(4)
+    farmers, audit_at = [CLEAR] * 20, [T0 + number * HOUR_MS for number in range(20)]
+    outage = range(3 * 24, 17 * 24)
+    excused: list[tuple[int, int]] = []
+    states = set()
+    for hour in range(30 * 24):
+        at = T0 + hour * HOUR_MS
+        heard = [hour not in outage and dice.random() > 0.1 for _ in farmers]
+        if guarded and we_are_offline(heard, sum(end - begin for begin, end in excused)):
+            excused.append((at, at + HOUR_MS))
+            continue
+        for number, now in enumerate(farmers):
+            due = now.next_due_ms or audit_at[number]
+            if heard[number]:
+                now = apply(now, Event.HEAR, at)
+            if at >= due and now.state not in (Silence.CONDEMNED, Silence.GONE):
+                audit_at[number] = at + DAY_MS
+                proves = hour not in outage and dice.random() > 0.1
+                event = Event.PROVE if proves else Event.MUTE if heard[number] else Event.VANISH
+                now = apply(now, event, at, asked_ms=at, excused=excused)
+            farmers[number] = now
+            states.add(now.state)
+    assert Silence.CONDEMNED not in states
+    # Without the guard nobody is condemned either, but everybody counts as lost.
+    assert (Silence.GONE in states) is not guarded
+    if guarded:
+        assert all(now.state is Silence.CLEAR or now.attempts <= 3 for now in farmers)
+
+
 def test_an_agent_that_runs_two_hours_a_day_condemns_nobody_honest() -> None:
     line = Line(random.Random(2), loss=0.05, up_share=0.5, answers_audits=True, period_hours=24)
     hours = tuple(hour in (9, 20) for hour in range(24))

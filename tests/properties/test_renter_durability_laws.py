@@ -17,6 +17,7 @@ from stook.renter.durability import (
     SegmentHoldings,
     breaking_sets,
     farmer_name,
+    group_names,
     grouped_loss_chance,
     loss_chance,
     loss_of_any,
@@ -194,6 +195,16 @@ def test_worse_farmers_and_lost_groups_make_a_worse_year() -> None:
     assert segment_yearly_loss(holdings(10, lost=0.01), {}) > segment_yearly_loss(holdings(10), {})
     grouped = SegmentHoldings(SEGMENT, Policy.of(4, 10), tuple(Holder(farmer(n), n, 0.001, ("op",)) for n in range(10)))
     assert segment_yearly_loss(grouped, {"op": 1e-4}) == pytest.approx(1 - (1 - 1e-4) ** 121.75, rel=0.01)
+
+
+def test_group_names_do_not_clash() -> None:
+    assert group_names("x", ["10.0.1.0/24", "10.0.0.0/24"], "x") == (
+        "operator x",
+        "network 10.0.0.0/24",
+        "network 10.0.1.0/24",
+        "domain x",
+    )
+    assert group_names("", [], "") == ()
 
 
 def test_k_and_chances_are_checked() -> None:

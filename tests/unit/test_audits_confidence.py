@@ -21,6 +21,7 @@ from stook.audits.confidence import (
     mirror_availability,
     miss_chance,
     miss_chance_of_fraction,
+    mixed_miss_chance,
     rounds_until,
     window_miss_chance,
 )
@@ -150,6 +151,13 @@ def test_small_deletions_survive_single_audits() -> None:
     assert miss_chance(units, units // 1000, 512) == pytest.approx(0.60, abs=0.01)
     assert 1 - detection_chance(units, units // 1000, 512, rounds=10) == pytest.approx(0.006, abs=0.0005)
     assert miss_chance(units, units // 100, 512) == pytest.approx(0.006, abs=0.0005)
+
+
+def test_consecutive_audits_multiply_and_a_full_one_settles_it() -> None:
+    assert mixed_miss_chance(100, 5, [10, 20]) == miss_chance(100, 5, 10) * miss_chance(100, 5, 20)
+    assert mixed_miss_chance(100, 5, [10, 100]) == 0.0
+    assert mixed_miss_chance(100, 0, [10, 100]) == 1.0
+    assert mixed_miss_chance(100, 5, []) == 1.0
 
 
 def test_rounds_to_detection() -> None:

@@ -138,6 +138,17 @@ def test_our_own_sleep_says_nothing_of_the_farmer() -> None:
     assert after.silent_ms <= before.silent_ms + 2 * RULES.longest_gap_ms
 
 
+def test_who_was_down_for_days_and_then_overloaded_has_two_days_to_recover() -> None:
+    now = play(Event.VANISH, 5 * DAY_MS)[-1]
+    at = now.last_asked_ms + HOUR_MS
+    for _ in range(12):
+        now = apply(now, Event.MUTE, at, asked_ms=at)
+        at += RULES.first_gap_ms
+    assert now.mutes >= RULES.mute_times
+    assert now.state is Silence.CONTAINED
+    assert apply(now, Event.PROVE, at) == CLEAR
+
+
 def test_counted_events_cannot_be_reported() -> None:
     for event in (Event.CONVICT, Event.EXPIRE):
         with pytest.raises(IllegalStepError):

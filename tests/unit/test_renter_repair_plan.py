@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from stook.audits.allowance import DAY_MS, Allowance
+from stook.audits.containment import Silence
 from stook.ids import NodeId, SegmentId
 from stook.renter.repair_plan import (
     HOUR_MS,
@@ -20,6 +21,7 @@ from stook.renter.repair_plan import (
     RepairView,
     Task,
     decide,
+    fate_of,
     health,
     plan,
 )
@@ -52,6 +54,18 @@ def planned(*views: RepairView, **changes: object) -> RepairPlan:
 
 def whole(count: int) -> list[HeldShard]:
     return [held(index) for index in range(count)]
+
+
+def test_fates_follow_from_what_is_known_of_the_farmer() -> None:
+    assert [fate_of(silence) for silence in Silence] == [
+        Fate.HELD,
+        Fate.SILENT,
+        Fate.SILENT,
+        Fate.LOST,
+        Fate.CONDEMNED,
+    ]
+    assert fate_of(Silence.CLEAR, lost=True) is Fate.LOST
+    assert fate_of(Silence.GONE, lost=True, condemned=True) is Fate.CONDEMNED
 
 
 def test_nothing_is_repaired_at_or_above_r() -> None:

@@ -58,6 +58,14 @@ def detection_chance(total: int, missing: int, sampled: int, rounds: int = 1) ->
     return -math.expm1(rounds * math.log(missed))
 
 
+def mixed_miss_chance(total: int, missing: int, audits: Iterable[int]) -> float:
+    """The chance that a series of audits of so many units each, full ones among them, sees nothing (white paper 2.3).
+
+    Raises `ValueError` as `miss_chance`.
+    """
+    return math.prod(miss_chance(total, missing, sampled) for sampled in audits)
+
+
 def mean_rounds(detection: float) -> float:
     """Rounds until the first detection, on average, when each detects with chance `detection`; infinite at 0."""
     _check_chance(detection)

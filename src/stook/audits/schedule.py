@@ -14,9 +14,11 @@ import enum
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from stook.audits.confidence import leaves_for_fraction, leaves_needed
 from stook.audits.containment import CLEAR, Containment, Silence
+from stook.audits.score import NEWCOMER
 from stook.contracts.contract import AuditTerms
 from stook.ids import NodeId
 from stook.merkle import UNIT_BYTES
@@ -46,8 +48,6 @@ LEAF_MOVED_BYTES = UNIT_BYTES + 512
 """One unit with its Merkle path, at most 8 hashes, and where it belongs."""
 ROUND_MOVED_BYTES = 1024
 """Envelopes, challenge and receipt of one request."""
-
-_PRIOR_DEVIATION = 0.19
 
 
 class JobKind(enum.IntEnum):
@@ -89,7 +89,7 @@ class AuditedFarmer:
     first_due_ms: int = 0
     """When the first audit of what it was given lately falls due; 0 when there is nothing unaudited."""
     unaudited_shards: int = 0
-    uncertainty: float = _PRIOR_DEVIATION
+    uncertainty: float = NEWCOMER.audit.deviation
     """`FarmerScore.uncertainty`: who is known least comes first."""
     containment: Containment = CLEAR
     question_leaves: int = 0
@@ -134,7 +134,7 @@ def entitlement(terms: Iterable[AuditTerms]) -> tuple[int, int]:
     if not asked:
         return DAY_MS, 0
     interval = min(audit.interval_ms for audit in asked)
-    return interval, int(sum(audit.leaves_per_interval * interval / audit.interval_ms for audit in asked))
+    return interval, int(sum(Fraction(audit.leaves_per_interval * interval, audit.interval_ms) for audit in asked))
 
 
 def cadence(holding_bytes: int, terms_interval_ms: int = DAY_MS, entitled_leaves: int = 2**31) -> Cadence:

@@ -161,6 +161,8 @@ class Belief:
 
     def seen(self, good: float, bad: float, now_ms: int, half_life_ms: int) -> Belief:
         """With an event of `now_ms` added; one from before `at_ms` weighs what it has faded to since."""
+        if good == bad == 0:
+            return self
         here = self.at(now_ms, half_life_ms)
         late = here.at_ms - now_ms
         return replace(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stook.audits.allowance import Allowance
+from stook.audits.containment import Silence
 from stook.audits.schedule import LONGEST_INTERVAL_MS
 from stook.ids import NodeId, SegmentId
 from stook.renter.durability import Holder, segment_loss
@@ -32,6 +33,17 @@ class Fate(enum.Enum):
     """Declared lost, or its farmer is gone."""
     CONDEMNED = enum.auto()
     """Its farmer lied, about this shard or another."""
+
+
+def fate_of(silence: Silence, *, lost: bool = False, condemned: bool = False) -> Fate:
+    """What is thought of a shard at a farmer with this containment, that is `condemned` (`FarmerScore.crime`), or whose
+    placement is marked `lost`.
+    """
+    if condemned or silence is Silence.CONDEMNED:
+        return Fate.CONDEMNED
+    if lost or silence is Silence.GONE:
+        return Fate.LOST
+    return Fate.HELD if silence is Silence.CLEAR else Fate.SILENT
 
 
 @dataclass(frozen=True, slots=True)
