@@ -27,6 +27,7 @@ def crowds(draw: st.DrawFn) -> list[AuditedFarmer]:
             next_due_ms=T0 + draw(st.integers(-30 * DAY_MS, DAY_MS)),
             first_due_ms=draw(st.sampled_from([0, T0 - 5, T0 + 5])),
             unaudited_shards=draw(st.integers(0, 600)),
+            unaudited_bytes=draw(st.integers(0, 1 << 32)),
             uncertainty=draw(st.floats(0, 0.5)),
             containment=draw(containments),
             question_leaves=draw(st.integers(0, 300)),

@@ -112,6 +112,15 @@ def test_a_dodger_that_is_dark_at_every_other_question_gains_nothing_but_age() -
     assert now.since_ms - T0 < RULES.gone_ms + RULES.longest_gap_ms
 
 
+def test_who_could_not_be_reached_was_not_asked_and_may_still_declare_a_loss() -> None:
+    now = apply(CLEAR, Event.VANISH, T0, asked_ms=T0)
+    assert (now.state, now.question, now.first_asked_ms) == (Silence.OFFLINE, b"", 0)
+    now = apply(now, Event.SILENCE, T0 + HOUR_MS, asked_ms=T0 + HOUR_MS, question=b"first")
+    now = apply(now, Event.MUTE, T0 + 2 * HOUR_MS, asked_ms=T0 + 2 * HOUR_MS, question=b"second")
+    now = apply(now, Event.VANISH, T0 + 3 * HOUR_MS, asked_ms=T0 + 3 * HOUR_MS)
+    assert (now.question, now.first_asked_ms, now.attempts) == (b"first", T0 + HOUR_MS, 4)
+
+
 def test_planned_absence_stops_the_clock() -> None:
     absence = (T0 + HOUR_MS, T0 + 10 * DAY_MS)
     states = play(Event.VANISH, 9 * DAY_MS, excused=(absence,))

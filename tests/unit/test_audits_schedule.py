@@ -26,6 +26,7 @@ from stook.audits.schedule import (
     due,
     entitlement,
     first_due,
+    first_leaves,
     moved_bytes,
     wanted_leaves,
 )
@@ -119,9 +120,18 @@ def test_intervals_have_the_mean_they_are_drawn_for_and_no_memory() -> None:
 def test_the_first_audit_comes_within_the_hour() -> None:
     assert first_due(T0, bytes(8)) == T0 + MINUTE_MS
     assert T0 + 59 * MINUTE_MS < first_due(T0, b"\xff" * 8) <= T0 + HOUR_MS
-    new = farmer(1, next_due_ms=T0 + DAY_MS, first_due_ms=T0 - 1, unaudited_shards=30)
+    new = farmer(1, next_due_ms=T0 + DAY_MS, first_due_ms=T0 - 1, unaudited_shards=30, unaudited_bytes=30 << 22)
     assert [(job.kind, job.leaves) for job in ask([new])] == [(JobKind.FIRST, 30)]
     assert ask([farmer(1, next_due_ms=T0 + 1, first_due_ms=T0 + 1, unaudited_shards=30)]) == []
+
+
+def test_first_audits_of_small_shards_are_drawn_too() -> None:
+    assert first_leaves(1, UNIT_BYTES) == 1
+    assert first_leaves(1000, 1000 * UNIT_BYTES) == 9
+    assert first_leaves(1000, 1000 << 22) == 256
+    for shards in (200, 5000):
+        stored = shards * UNIT_BYTES
+        assert first_leaves(shards, stored) * moved_bytes(1) <= 0.011 * stored
 
 
 @pytest.mark.parametrize("randomness", [b"", b"1234567", b"123456789"])
@@ -149,6 +159,13 @@ def test_a_contained_farmer_is_asked_its_question_and_nothing_else() -> None:
     assert ask([who], now_ms=T0 + MINUTE_MS) == []
     (job,) = ask([who], now_ms=silent.next_due_ms)
     assert (job.kind, job.leaves, job.moved_bytes) == (JobKind.RECHECK, 7, moved_bytes(7))
+
+
+def test_who_was_never_reached_is_tried_with_a_round() -> None:
+    away = apply(CLEAR, Event.VANISH, T0, asked_ms=T0)
+    assert ask([farmer(1, containment=away)], now_ms=T0) == []
+    (job,) = ask([farmer(1, containment=away)], now_ms=away.next_due_ms)
+    assert (job.kind, job.leaves) == (JobKind.ROUND, cadence(10 * GIB).leaves)
 
 
 def test_who_is_least_known_comes_first_until_another_is_longer_overdue() -> None:

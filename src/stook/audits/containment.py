@@ -52,7 +52,9 @@ class Event(enum.StrEnum):
     SILENCE = "silence"
     """No proof by the deadline, and nothing else was asked of it meanwhile."""
     VANISH = "vanish"
-    """No proof by the deadline, and whatever else was asked of it failed as well."""
+    """No proof by the deadline, and whatever else was asked of it failed as well; or the heartbeat before a challenge
+    failed, so that none was sent.
+    """
     HEAR = "hear"
     """It answered something that was no audit."""
     LIE = "lie"
@@ -113,12 +115,14 @@ class Containment:
 
     state: Silence = Silence.CLEAR
     question: bytes = b""
-    """The leaves in question as the auditor stores them; opaque here, the same until they are answered for."""
+    """The leaves in question as the auditor stores them; opaque here, the same until they are answered for. Empty while
+    it was never reached: nothing is in question then, and a loss that it declares when it is back is honest.
+    """
     first_asked_ms: int = 0
-    """When the challenge that began this was sent. A loss declared later than this is a lie."""
+    """When the challenge for `question` was first sent; 0 while there is none. A loss declared later is a lie."""
     last_asked_ms: int = 0
     attempts: int = 0
-    """Challenges that stayed without proof, under fresh nonces."""
+    """Challenges that stayed without proof, under fresh nonces, and attempts to send one."""
     mutes: int = 0
     """Those of them during which it answered something else."""
     last_was_mute: bool = False
@@ -175,8 +179,9 @@ def apply(
 ) -> Containment:
     """The containment after `event` at `now_ms`.
 
-    `asked_ms` is when the challenge was sent (MUTE, SILENCE, VANISH); `question` opens a containment. A challenge sent
-    within an excused span counts for nothing. CONVICT and EXPIRE are derived here: reporting them raises
+    `asked_ms` is when the challenge was sent, or the heartbeat before it failed (MUTE, SILENCE, VANISH). `question` is
+    what was asked, empty when it could not be; the first one stays. What was sent within an excused span counts for
+    nothing. CONVICT and EXPIRE are derived here: reporting them raises
     `IllegalStepError`.
     """
     if event in (Event.CONVICT, Event.EXPIRE):
@@ -223,11 +228,12 @@ def _silent(
     # Never more than two gaps at once: if we slept for a week ourselves, that week says nothing of the farmer.
     gained = 0 if first else min(countable_ms(now.last_asked_ms, asked_ms, excused), 2 * rules.longest_gap_ms)
     attempts = now.attempts + 1
+    asked_now = bool(question) and not now.question
     gap = min(rules.first_gap_ms << min(attempts - 1, 20), rules.longest_gap_ms)
     counted = replace(
         _enter(now, STEPS[now.state, event], now_ms),
-        question=question if first else now.question,
-        first_asked_ms=asked_ms if first else now.first_asked_ms,
+        question=now.question or question,
+        first_asked_ms=asked_ms if asked_now else now.first_asked_ms,
         last_asked_ms=max(asked_ms, now.last_asked_ms),
         attempts=attempts,
         mutes=now.mutes + mute,

@@ -32,6 +32,8 @@ AUDIT_SHARE = 0.05
 """Bytes moved by audits in a month, at most, as a share of the bytes stored."""
 PLANNED_SHARE = 0.04
 """What rounds are planned for; the rest is for first audits and for asking again."""
+FIRST_SHARE = 0.01
+"""What the first audit of new shards may move, as a share of their bytes; one leaf at least."""
 WANTED_FRACTION = 0.01
 WANTED_CONFIDENCE = 0.95
 """One round of a large holding sees one hundredth missing with this chance: 299 leaves."""
@@ -89,11 +91,12 @@ class AuditedFarmer:
     first_due_ms: int = 0
     """When the first audit of what it was given lately falls due; 0 when there is nothing unaudited."""
     unaudited_shards: int = 0
+    unaudited_bytes: int = 0
     uncertainty: float = NEWCOMER.audit.deviation
     """`FarmerScore.uncertainty`: who is known least comes first."""
     containment: Containment = CLEAR
     question_leaves: int = 0
-    """How many leaves are in question while it is contained or offline."""
+    """How many leaves are in question while it is contained or offline; 0 when it was never reached to be asked any."""
     absences: tuple[tuple[int, int], ...] = ()
     """Planned absences, from begin up to end: no audit is sent then."""
 
@@ -152,6 +155,11 @@ def cadence(holding_bytes: int, terms_interval_ms: int = DAY_MS, entitled_leaves
     return Cadence(max(terms_interval_ms, min(affordable, LONGEST_INTERVAL_MS)), 1)
 
 
+def first_leaves(shards: int, stored_bytes: int) -> int:
+    """How many leaves of new shards their first audit draws: one for each, as far as `FIRST_SHARE` of them pays for."""
+    return max(1, min(shards, MAX_FIRST_LEAVES, int(FIRST_SHARE * stored_bytes / LEAF_MOVED_BYTES)))
+
+
 def _uniform(randomness: bytes) -> float:
     """8 random bytes as a number above 0 and below 1. Raises `ValueError` on any other length."""
     if len(randomness) != 8:
@@ -180,9 +188,9 @@ def due(
 ) -> list[AuditJob]:
     """The audits to send now, at most one for each farmer, most urgent first.
 
-    Farmers that are absent as declared, GONE or CONDEMNED are left in peace; of those contained or offline only the
-    question that is open is asked again, when it is due. Among the rest, whoever is least known and longest overdue
-    comes first, ties in random order (one 8-byte draw for all).
+    Farmers that are absent as declared, GONE or CONDEMNED are left in peace. Those contained or offline are asked when
+    their containment says so: the question that is open, or a round if they were not reached yet. Among the rest,
+    whoever is least known and longest overdue comes first, ties in random order (8 random bytes for all).
 
     When `requests_left` binds, rounds keep half of it. When `bytes_left` binds, rounds and first audits are all made
     smaller, the largest first, down to one leaf each, before anyone is put off; a question is never cut, and may
@@ -209,21 +217,27 @@ def _wish(farmer: AuditedFarmer, now_ms: int) -> _Wish | None:
             return None
         case Silence.CONTAINED | Silence.OFFLINE:
             since, interval = farmer.containment.next_due_ms, HOUR_MS
-            kind, leaves = JobKind.RECHECK, max(1, farmer.question_leaves)
+            kind, leaves = JobKind.RECHECK, farmer.question_leaves
+            if leaves <= 0:
+                kind, leaves = JobKind.ROUND, _rhythm(farmer).leaves
         case Silence.CLEAR:
             if 0 < farmer.first_due_ms <= now_ms and farmer.unaudited_shards > 0:
                 since, interval = farmer.first_due_ms, HOUR_MS
-                kind, leaves = JobKind.FIRST, min(farmer.unaudited_shards, MAX_FIRST_LEAVES)
+                kind, leaves = JobKind.FIRST, first_leaves(farmer.unaudited_shards, farmer.unaudited_bytes)
             elif farmer.holding_bytes <= 0 or farmer.next_due_ms > now_ms:
                 return None
             else:
-                rhythm = cadence(farmer.holding_bytes, farmer.terms_interval_ms, farmer.entitled_leaves)
+                rhythm = _rhythm(farmer)
                 since, interval = farmer.next_due_ms, rhythm.interval_ms
                 kind, leaves = JobKind.ROUND, rhythm.leaves
     if since > now_ms:
         return None
     urgency = (1 + (now_ms - since) / interval) * (farmer.uncertainty + 0.01)
     return _Wish(AuditJob(farmer.node_id, kind, leaves, moved_bytes(leaves)), urgency)
+
+
+def _rhythm(farmer: AuditedFarmer) -> Cadence:
+    return cadence(farmer.holding_bytes, farmer.terms_interval_ms, farmer.entitled_leaves)
 
 
 def _mixed(seed: int, node_id: NodeId) -> int:
