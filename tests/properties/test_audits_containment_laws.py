@@ -40,10 +40,13 @@ class Story:
         asked: list[tuple[Event, int]] = []
         reach = Silence.CLEAR
         ended = False
+        forgiven = 0
         for event, at in self.events:
             if event is Event.LIE:
                 return Silence.CONDEMNED
             if ended:
+                if event is Event.HEAR:
+                    reach, ended, forgiven = Silence.CONTAINED, False, len(asked) - 1
                 continue
             if event is Event.HEAR:
                 reach = Silence.CONTAINED if asked else Silence.CLEAR
@@ -63,7 +66,7 @@ class Story:
             mutes = sum(what is Event.MUTE for what, _ in asked)
             if event is Event.MUTE and mutes >= RULES.mute_times and sum(mute_span) >= RULES.mute_ms:
                 return Silence.CONDEMNED
-            if sum(span) >= RULES.gone_ms:
+            if sum(span[forgiven:]) >= RULES.gone_ms:
                 reach, ended = Silence.GONE, True
         return reach
 

@@ -121,6 +121,23 @@ def test_who_could_not_be_reached_was_not_asked_and_may_still_declare_a_loss() -
     assert (now.question, now.first_asked_ms, now.attempts) == (b"first", T0 + HOUR_MS, 4)
 
 
+def test_who_comes_back_after_it_was_gone_is_clear_unless_a_question_was_open() -> None:
+    at = T0
+    away = CLEAR
+    while away.state is not Silence.GONE:
+        away = apply(away, Event.VANISH, at, asked_ms=at)
+        at = away.next_due_ms
+    assert apply(away, Event.HEAR, T0 + 30 * DAY_MS) == CLEAR
+    asked = play(Event.VANISH, 30 * DAY_MS)[-1]
+    assert asked.state is Silence.GONE
+    back = apply(asked, Event.HEAR, T0 + 30 * DAY_MS)
+    assert (back.state, back.next_due_ms, back.question) == (Silence.CONTAINED, T0 + 30 * DAY_MS, b"leaves")
+    assert apply(back, Event.PROVE, T0 + 30 * DAY_MS) == CLEAR
+    # It does not fall back at the next silence, and mutes go on counting.
+    again = apply(back, Event.MUTE, T0 + 31 * DAY_MS, asked_ms=T0 + 31 * DAY_MS)
+    assert (again.state, again.mutes) == (Silence.CONTAINED, 1)
+
+
 def test_planned_absence_stops_the_clock() -> None:
     absence = (T0 + HOUR_MS, T0 + 10 * DAY_MS)
     states = play(Event.VANISH, 9 * DAY_MS, excused=(absence,))
@@ -159,7 +176,7 @@ def test_who_was_down_for_days_and_then_overloaded_has_two_days_to_recover() -> 
 
 
 def test_counted_events_cannot_be_reported() -> None:
-    for event in (Event.CONVICT, Event.EXPIRE):
+    for event in (Event.CONVICT, Event.EXPIRE, Event.RETURN):
         with pytest.raises(IllegalStepError):
             apply(CLEAR, event, T0)
 

@@ -37,16 +37,18 @@ class Silence(enum.StrEnum):
     OFFLINE = "offline"
     """Leaves are in question and nothing at all is heard from it."""
     GONE = "gone"
-    """Unproved for so long that its shards count as lost. No lie: it may prove itself and be clear again."""
+    """Unproved for so long that its shards count as lost. No lie: once it is heard again it can clear itself."""
     CONDEMNED = "condemned"
     """It lied, or was mute on purpose. Final."""
 
 
 class Event(enum.StrEnum):
-    """What the shell reports, and (the last two) what follows from counting."""
+    """What the shell reports, and (the last three) what follows from what was reported before."""
 
     PROVE = "prove"
-    """The leaves in question were answered for: proved, or their loss declared in time; in CLEAR: any audit passed."""
+    """The leaves in question were answered for: proved, or their loss declared in time; or their contracts are over.
+    In CLEAR: any audit passed.
+    """
     MUTE = "mute"
     """No proof by the deadline, though it answered something else in between. A signed refusal counts as this too."""
     SILENCE = "silence"
@@ -63,10 +65,12 @@ class Event(enum.StrEnum):
     """Mute often enough, for long enough."""
     EXPIRE = "expire"
     """Silent for longer than a loss may go unnoticed."""
+    RETURN = "return"
+    """Heard again after it was gone, and it had never been asked anything that it failed to answer."""
 
 
 class IllegalStepError(BugError):
-    """CONVICT or EXPIRE reported from outside: they follow from counting."""
+    """CONVICT, EXPIRE or RETURN reported from outside: they are derived."""
 
 
 _OPEN = (Silence.CONTAINED, Silence.OFFLINE)
@@ -85,10 +89,15 @@ STEPS = MappingProxyType(
         **{(state, Event.EXPIRE): Silence.GONE for state in _OPEN},
         (Silence.CONTAINED, Event.CONVICT): Silence.CONDEMNED,
         (Silence.GONE, Event.PROVE): Silence.CLEAR,
+        (Silence.GONE, Event.HEAR): Silence.CONTAINED,
+        (Silence.GONE, Event.RETURN): Silence.CLEAR,
         **{(state, Event.LIE): Silence.CONDEMNED for state in Silence if state is not Silence.CONDEMNED},
     }
 )
-"""The whole machine. What is not here changes nothing: a GONE farmer is asked no more, a CONDEMNED one is done with."""
+"""The whole machine. What is not here changes nothing: a GONE farmer is not asked until it is heard, a CONDEMNED one is
+done with.
+"""
+_DERIVED = (Event.CONVICT, Event.EXPIRE, Event.RETURN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +190,10 @@ def apply(
 
     `asked_ms` is when the challenge was sent, or the heartbeat before it failed (MUTE, SILENCE, VANISH). `question` is
     what was asked, empty when it could not be; the first one stays. What was sent within an excused span counts for
-    nothing. CONVICT and EXPIRE are derived here: reporting them raises
-    `IllegalStepError`.
+    nothing. CONVICT, EXPIRE and RETURN are derived here: reporting them raises `IllegalStepError`.
     """
-    if event in (Event.CONVICT, Event.EXPIRE):
-        raise IllegalStepError(f"{event.value} follows from counting and is never reported")
+    if event in _DERIVED:
+        raise IllegalStepError(f"{event.value} is derived and never reported")
     after = STEPS.get((now.state, event))
     if after is None:
         return now
@@ -211,6 +219,10 @@ def _heard(now: Containment, after: Silence, now_ms: int, rules: Rules) -> Conta
     if now.state is Silence.CLEAR:
         return now
     soon = max(now_ms, now.last_asked_ms + rules.first_gap_ms)
+    if now.state is Silence.GONE:
+        if not now.question:
+            return CLEAR  # RETURN
+        return replace(_enter(now, after, now_ms), next_due_ms=soon, silent_ms=0)
     return replace(_enter(now, after, now_ms), next_due_ms=min(now.next_due_ms, soon))
 
 
