@@ -9,12 +9,12 @@ that say nothing, cannot keep the others waiting.
 from __future__ import annotations
 
 import asyncio
-import mmap
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from stook.buffers import reused_memory
 from stook.errors import ReasonCode, RefusedError
 from stook.farmer.settings import TransferLimits
 
@@ -69,7 +69,7 @@ class Lanes:
             return None
         self._made += 1
         block = self._limits.block_bytes
-        whole = memoryview(mmap.mmap(-1, 2 * block))  # pages that no shard ever reaches cost nothing
+        whole = reused_memory(2 * block)
         return whole[:block], whole[block:]
 
     async def _wait(self, peer: bytes) -> Lane:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from typing_extensions import Buffer
 
+from stook.buffers import reused_memory
 from stook.errors import EnvironmentFault, UnreachableError
 from stook.wire.carrier import Accept, Connection, Receiver
 from stook.wire.tls import TlsIdentity, TlsStream, new_tls_identity
@@ -73,7 +74,7 @@ class TcpCarrier:
         if not isinstance(loop, asyncio.SelectorEventLoop):
             return memoryview(bytearray(RAW_BYTES // 4))
         if self._shared is None:
-            self._shared = memoryview(bytearray(RAW_BYTES))
+            self._shared = reused_memory(RAW_BYTES)
         return self._shared
 
 
