@@ -353,3 +353,28 @@ def test_a_month_on_a_bad_network():
             await assert_all_there(net, objects)
 
     run(main(), within_seconds=40 * DAY)
+
+
+def test_over_a_slow_uplink_nothing_is_sent_twice_and_nobody_rests():
+    """Every shard takes a minute, because our own line does: no farmer is late for that."""
+
+    async def main() -> None:
+        async with Testnet(farmers=12, seed=3, policy=POLICY) as net:
+            net.network.set_rate("renter", Rate(up=200_000))
+            size = 4_000_000
+            objects = some_objects(net, (size,))
+            await put_all(net, objects)
+            await net.renter.client.settle()
+            coded = size * POLICY.n / POLICY.k
+            assert net.network.traffic.bytes_between("renter") < 1.15 * coded
+            resting = [
+                one for one in net.renter.agent.book.candidates() if one.avoid_until_ms > net.renter.clock.now_ms()
+            ]
+            assert not resting
+            net.network.set_rate("renter", Rate(down=800_000))
+            before = sum(net.network.traffic.bytes_between(f"farmer-{number}", "renter") for number in range(12))
+            await assert_all_there(net, objects)
+            after = sum(net.network.traffic.bytes_between(f"farmer-{number}", "renter") for number in range(12))
+            assert after - before < 1.15 * size
+
+    run(main(), within_seconds=6000)

@@ -141,3 +141,32 @@ def test_with_no_farmer_left_a_durable_segment_is_left_to_the_agent() -> None:
     assert len(attempts) == 4
     assert cut == {3}
     assert now < 10
+
+
+def running(*shares: float) -> list[Attempt]:
+    return [Attempt(number, number, State.RUNNING, 0.0, moved=share) for number, share in enumerate(shares)]
+
+
+def test_where_all_are_equally_slow_nobody_is_late() -> None:
+    goal = PushGoal(enough=3, full=4, spares=(4, 5))
+    for now in (6.0, 30.0, 200.0):
+        assert next_push(goal, frozenset(), running(0.3, 0.25, 0.3, 0.25), now).start == ()
+
+
+def test_who_lags_behind_the_others_is_late_though_none_is_done() -> None:
+    goal = PushGoal(enough=3, full=4, spares=(4, 5))
+    for laggard in (0.0, 0.05):
+        assert next_push(goal, frozenset(), running(0.3, 0.25, 0.3, laggard), 6.0).start == (4,)
+        assert next_push(goal, frozenset(), running(0.3, 0.25, 0.3, laggard), 4.0).start == ()
+
+
+def test_where_nothing_moves_at_all_others_are_tried() -> None:
+    assert next_fetch(FetchGoal(needed=2, order=(0, 1, 2, 3)), running(0.0, 0.0), 3.5).start == (2, 3)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.1, 500))
+def test_it_never_asks_to_be_called_back_at_once(shares: list[float], now: float) -> None:
+    goal = FetchGoal(needed=len(shares), order=tuple(range(8)))
+    move = next_fetch(goal, running(*shares), now)
+    assert move.check_in is not None
+    assert move.check_in >= 0.01

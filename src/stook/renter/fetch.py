@@ -18,6 +18,7 @@ from stook.contracts.messages import Method, Retrieve, RetrieveReady
 from stook.errors import MisbehaviourError, NotEnoughError, PeerError, ReasonCode
 from stook.ids import NodeId, ShardRoot
 from stook.merkle import UNIT_BYTES, shard_root, split_leaves, unit_count
+from stook.renter.gauge import Gauge, read_gauges
 from stook.renter.pace import Attempt, FetchGoal, State, next_fetch
 from stook.renter.ports import Agent, Dealing, Located, Ticket
 from stook.renter.tasks import Tasks
@@ -101,12 +102,14 @@ class Fetcher:
         run = _Run(self, located, wish, rows, on_stored)
         return await run.run()
 
-    async def retrieve(self, ticket: Ticket, wish: Wish, row: memoryview) -> None:
+    async def retrieve(self, ticket: Ticket, wish: Wish, row: memoryview, gauge: Gauge | None = None) -> None:
         """Fill `row` with one shard's run, verified. Raises `PeerError`."""
         request = encode(Retrieve(grant=ticket.grant, first_unit=wish.first_unit, end_unit=wish.end_unit))
         async with self._endpoint.exchange(
             ticket.peer, Method.RETRIEVE, request, deadline_seconds=self._deadline
         ) as exchange:
+            if gauge is not None:
+                gauge.share = lambda: exchange.progress / max(1, len(row))
             ready = decode(RetrieveReady, await exchange.next_reply())
             if ready.size_bytes != wish.shard_bytes:
                 raise MisbehaviourError(ReasonCode.HASH_MISMATCH, f"a shard of {ready.size_bytes} bytes")
@@ -196,6 +199,7 @@ class _Run:
         self._rows: deque[memoryview] = deque(row[: wish.run_bytes] for row in rows)
         self._on_stored = on_stored
         self._attempts: list[Attempt] = []
+        self._gauges: dict[int, Gauge] = {}
         self._late: frozenset[int] = frozenset()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._done: dict[int, memoryview] = {}
@@ -205,6 +209,7 @@ class _Run:
     async def run(self) -> dict[int, memoryview]:
         async with Tasks() as group:
             while True:
+                read_gauges(self._attempts, self._gauges)
                 move = next_fetch(self._goal, self._attempts, self._fetcher.now())
                 self._late = move.late
                 for number in move.cut:
@@ -214,6 +219,7 @@ class _Run:
                 for index in move.start:
                     number = len(self._attempts)
                     self._attempts.append(Attempt(number, index, State.RUNNING, self._fetcher.now()))
+                    self._gauges[number] = Gauge()
                     self._tasks[number] = group.create_task(self._attempt(number, self._tickets[index]))
                 try:
                     async with asyncio.timeout(move.check_in):
@@ -230,7 +236,7 @@ class _Run:
         row, begun = self._rows.popleft(), self._fetcher.now()
         state = State.FAILED
         try:
-            await self._fetcher.retrieve(ticket, self._wish, row)
+            await self._fetcher.retrieve(ticket, self._wish, row, self._gauges[number])
             state = State.DONE
         except PeerError as error:
             self._failures.append(f"shard {ticket.index} at {ticket.peer.node_id.hex()[:16]}: {error}")

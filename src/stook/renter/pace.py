@@ -28,12 +28,21 @@ class Attempt:
     state: State
     started: float
     ended: float = 0.0
+    moved: float = 0.0
+    """The share of its bytes that a running one has moved, 0 to 1, as far as the shell sees."""
+
+    def rate(self, now: float) -> float:
+        """Shares moved per second so far."""
+        if self.state is State.DONE:
+            return 1.0 / max(1e-9, self.ended - self.started)
+        return self.moved / max(1e-9, now - self.started)
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
     """When a transfer counts as late. A transfer is late beyond `factor` times the median of those that are done,
-    but never before `floor_seconds`; with nothing done yet, beyond `blind_seconds`.
+    but never before `floor_seconds`. While fewer than half are done, it is late beyond `blind_seconds` if it has moved
+    nothing, or less than the median by `factor`: where all are equally slow the narrow place is our own line.
     """
 
     factor: float = 3.0
@@ -41,11 +50,29 @@ class Patience:
     blind_seconds: float = 5.0
 
     def limit(self, attempts: Sequence[Attempt], needed: int) -> float:
-        """The age in seconds beyond which a running attempt is late. It is known once half of `needed` are done."""
-        times = sorted(attempt.ended - attempt.started for attempt in attempts if attempt.state is State.DONE)
-        if 2 * len(times) < needed or not times:
+        """The age in seconds below which no running attempt is late."""
+        times = _times(attempts)
+        if _too_few(times, needed):
             return self.blind_seconds
         return max(self.floor_seconds, self.factor * times[len(times) // 2])
+
+    def late(self, attempts: Sequence[Attempt], needed: int, now: float) -> list[Attempt]:
+        """The running attempts that are late."""
+        limit = self.limit(attempts, needed)
+        old = [attempt for attempt in _running(attempts) if now - attempt.started > limit]
+        if not old or not _too_few(_times(attempts), needed):
+            return old
+        rates = sorted(attempt.rate(now) for attempt in attempts if attempt.state is not State.FAILED)
+        usual = rates[len(rates) // 2]
+        return [attempt for attempt in old if not attempt.moved or attempt.rate(now) * self.factor < usual]
+
+
+def _times(attempts: Sequence[Attempt]) -> list[float]:
+    return sorted(attempt.ended - attempt.started for attempt in attempts if attempt.state is State.DONE)
+
+
+def _too_few(times: Sequence[float], needed: int) -> bool:
+    return 2 * len(times) < needed or not times
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +111,11 @@ def _running(attempts: Sequence[Attempt]) -> list[Attempt]:
     return [attempt for attempt in attempts if attempt.state is State.RUNNING]
 
 
-def _end(attempts: Sequence[Attempt], limit: float, now: float) -> Move:
+def _end(attempts: Sequence[Attempt], late: Sequence[Attempt]) -> Move:
     """Nothing more is needed."""
-    running = _running(attempts)
     return Move(
-        cut=tuple(attempt.number for attempt in running),
-        late=frozenset(attempt.number for attempt in running if now - attempt.started > limit),
+        cut=tuple(attempt.number for attempt in _running(attempts)),
+        late=frozenset(attempt.number for attempt in late),
         over=True,
     )
 
@@ -111,18 +137,18 @@ def next_push(
     """
     done = _done(attempts) | held
     running = _running(attempts)
-    limit = goal.late.limit(attempts, goal.full - len(held))
+    needed = goal.full - len(held)
+    limit, late = goal.late.limit(attempts, needed), goal.late.late(attempts, needed, now)
     if len(done) >= goal.full:
-        return _end(attempts, limit, now)
+        return _end(attempts, late)
     if len(done) >= goal.enough and running:
         patience = goal.settle.limit(attempts, goal.full)
         if all(now - attempt.started > patience for attempt in running):
-            return _end(attempts, limit, now)
+            return _end(attempts, late)
     if not attempts:
         return Move(start=_first(goal, held), check_in=goal.late.floor_seconds)
-    late = [attempt for attempt in running if now - attempt.started > limit]
     start = () if exhausted else _stand_ins(goal, done, held, attempts, late)
-    return Move(start=start, over=not running and not start, check_in=_check_in(running, late, start, limit, now))
+    return Move(start=start, over=not running and not start, check_in=_check_in(running, start, limit, now))
 
 
 def _stand_ins(
@@ -152,15 +178,12 @@ def _tries(attempts: Sequence[Attempt]) -> dict[int, int]:
     return counts
 
 
-def _check_in(
-    running: Sequence[Attempt], late: Sequence[Attempt], start: Sequence[int], limit: float, now: float
-) -> float | None:
-    waits = [attempt.started + limit - now for attempt in running if attempt not in late]
+def _check_in(running: Sequence[Attempt], start: Sequence[int], limit: float, now: float) -> float | None:
+    waits = [attempt.started + limit - now for attempt in running]
     if start:
         waits.append(limit)  # what starts now may be late too, and nothing else may ever happen
-    if late:
-        waits.append(0.5)
-    return max(0.01, min(waits)) if waits else None
+    # Who is past the limit is looked at again soon: late or not, that may change with what the others move.
+    return max(0.01, min(0.5 if wait <= 0 else wait for wait in waits)) if waits else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +211,10 @@ def next_fetch(goal: FetchGoal, attempts: Sequence[Attempt], now: float) -> Move
     """
     done = _done(attempts)
     running = _running(attempts)
-    limit = goal.late.limit(attempts, len(goal.exactly) or goal.needed)
+    needed = len(goal.exactly) or goal.needed
+    limit, late = goal.late.limit(attempts, needed), goal.late.late(attempts, needed, now)
     if goal.reached(done):
-        return _end(attempts, limit, now)
-    late = [attempt for attempt in running if now - attempt.started > limit]
+        return _end(attempts, late)
     in_time = {attempt.index for attempt in running if attempt not in late} | done
     tries = _tries(attempts)
     if goal.exactly and not late and goal.exactly <= in_time | (set(goal.order) - tries.keys()):
@@ -202,4 +225,4 @@ def next_fetch(goal: FetchGoal, attempts: Sequence[Attempt], now: float) -> Move
         fresh = [index for index in goal.order if index not in tries]
         room = goal.needed - len(done) + goal.max_extra - len(running)
         start = tuple((fresh + again)[: max(0, min(goal.needed - len(in_time), room))])
-    return Move(start=start, over=not running and not start, check_in=_check_in(running, late, start, limit, now))
+    return Move(start=start, over=not running and not start, check_in=_check_in(running, start, limit, now))

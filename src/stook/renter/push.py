@@ -17,6 +17,7 @@ from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
 from stook.errors import MisbehaviourError, NotEnoughError, PeerError, ReasonCode, RefusedError, UnreachableError
 from stook.ids import ContractId, NodeId, PublicKey
 from stook.merkle import UNIT_BYTES, unit_count
+from stook.renter.gauge import Gauge, read_gauges
 from stook.renter.pace import Attempt, PushGoal, State, next_push
 from stook.renter.ports import Agent, Dealing, Order, Placed, Ticket
 from stook.renter.tasks import Tasks
@@ -83,23 +84,26 @@ class Pusher:
         (placed,) = await self._agent.place([Order(facts, tuple(indices), excluding)], self._node_key)
         return placed
 
-    async def consign(self, ticket: Ticket, shard: SealedShard) -> SignedStorageReceipt:
+    async def consign(self, ticket: Ticket, shard: SealedShard, gauge: Gauge | None = None) -> SignedStorageReceipt:
         """Bring one shard; its verified receipt. Goes on where an earlier try stopped. Raises `PeerError`.
+
 
         A line that breaks under way is opened again, for the farmer has most of the shard already.
         """
         for _ in range(_RECONNECTS):
             try:
-                return await self._consign(ticket, shard)
+                return await self._consign(ticket, shard, gauge)
             except _BrokenOffError:
                 continue
-        return await self._consign(ticket, shard)
+        return await self._consign(ticket, shard, gauge)
 
-    async def _consign(self, ticket: Ticket, shard: SealedShard) -> SignedStorageReceipt:
+    async def _consign(self, ticket: Ticket, shard: SealedShard, gauge: Gauge | None) -> SignedStorageReceipt:
         request = encode(Consign(contract=ticket.contract, grant=ticket.grant))
         async with self._endpoint.exchange(
             ticket.peer, Method.CONSIGN, request, deadline_seconds=self._deadline
         ) as exchange:
+            if gauge is not None:
+                gauge.share = lambda: exchange.sent / len(shard.data)
             ready = decode(ConsignReady, await exchange.next_reply())
             receipt = ready.receipt
             if receipt is None:
@@ -147,6 +151,7 @@ class _Run:
         self._on_stored = on_stored
         self._held: frozenset[int] = frozenset()
         self._attempts: list[Attempt] = []
+        self._gauges: dict[int, Gauge] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._late: frozenset[int] = frozenset()
         self._tried: set[NodeId] = set()
@@ -177,6 +182,7 @@ class _Run:
     async def _race(self) -> None:
         async with Tasks() as group:
             while True:
+                read_gauges(self._attempts, self._gauges)
                 move = next_push(self._goal, self._held, self._attempts, self._pusher.now(), exhausted=self._exhausted)
                 self._late = move.late
                 for number in move.cut:
@@ -210,6 +216,7 @@ class _Run:
         for index in indices:
             number = len(self._attempts)
             self._attempts.append(Attempt(number, index, State.RUNNING, self._pusher.now()))
+            self._gauges[number] = Gauge()
             self._tasks[number] = group.create_task(self._attempt(number, index))
 
     async def _attempt(self, number: int, index: int) -> None:
@@ -219,7 +226,7 @@ class _Run:
             return
         begun = self._pusher.now()
         try:
-            receipt = await self._pusher.consign(ticket, self._shards[index])
+            receipt = await self._pusher.consign(ticket, self._shards[index], self._gauges[number])
         except PeerError as error:
             if error.retryable:
                 self._broken_off[ticket.contract_id] = index
