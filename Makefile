@@ -60,6 +60,7 @@ bench: setup ## benchmarks, JSON under bench/results (see bench/README.md)
 
 bench-tahoe: setup ## Stook beside Tahoe-LAFS from PyPI, interleaved (see bench/README.md)
 	$(BIN)/python -m bench.versus.tahoe --rounds 5
+	$(BIN)/python -m bench.versus.repair --rounds 3
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .venv-tahoe .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results dist build

@@ -131,6 +131,21 @@ class Commands:
         await self._client.stream(BUCKET, request["name"], SocketSink(request["port"]))
         return {}
 
+    async def lose(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Write down as lost whatever some farmers hold, as audits would; which farmers."""
+        store, farmers = self._renter.agent._store, []
+        for announced in self._renter.agent.candidates():
+            held = [placement.contract_id for placement in store.placements_at(announced.node_id, b"", 10_000)]
+            if held and len(farmers) < request["count"]:
+                store.mark_lost(held)
+                farmers.append(announced.node_id.hex())
+        return {"farmers": farmers}
+
+    async def repair(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Fill every segment up to n."""
+        await self._renter.agent.caretaker.fill_all()
+        return {"segments_below_n": (await self._client.status()).agent.segments_below_n}
+
     async def forget(self, request: dict[str, Any]) -> dict[str, Any]:
         """Remove objects and wait, within a deadline, until farmers have erased their shards."""
         await self._client.remove(BUCKET, request["names"])

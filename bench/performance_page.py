@@ -43,14 +43,14 @@ def versus(result: Mapping[str, Any]) -> str:
                 rows.append([job, way, who, shown(figures["mb_s"]), shown(figures["cpu_s_per_gb"])])
             for pair, ratio in cell["ratios"].items():
                 ratio_rows.append([job, way, pair, shown(ratio["rate"]), shown(ratio["cpu"])])
-    idle = ", ".join(f"{name} {100 * cores:.1f} %" for name, cores in result["idle_cores"].items())
+    idle = ", ".join(f"{name} {100 * cores:.1f} %" for name, cores in result.get("idle_cores", {}).items())
     return (
         f"{result['code']}, {result['nodes']} nodes, {result['rounds']} rounds, Tahoe-LAFS {result['tahoe_version']}; "
         "median (min–max).\n\n"
         + markdown(["job", "way", "who", "MB/s", "CPU-s/GB"], rows)
         + "\n"
         + markdown(["job", "way", "ratio", "times as fast", "times less CPU"], ratio_rows)
-        + f"\nOf one core, idle: {idle}.\n"
+        + (f"\nOf one core, idle: {idle}.\n" if idle else "")
         + taken_on(result)
     )
 
@@ -147,6 +147,7 @@ def wire(result: Mapping[str, Any]) -> str:
 
 BLOCKS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "versus_tahoe": ("versus_tahoe", versus),
+    "versus_repair": ("versus_repair", versus),
     "floor": ("floor", floor),
     "end_to_end": ("end_to_end", end_to_end),
     "small_files": ("end_to_end", small_files),

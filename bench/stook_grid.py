@@ -145,6 +145,20 @@ class StookGrid:
         self._with_connection(drain, do="get_socket", name=name)
         return total
 
+    def lose(self, count: int) -> None:
+        """Let `count` farmers that hold shards have lost all they hold, from disk and in the agent's books."""
+        lost = self._ask(do="lose", count=count)["farmers"]
+        for farmer in self.network.farmers:
+            if any(farmer.uri.endswith(node_id) for node_id in lost):
+                for path in (farmer.home / "shards").rglob("*.shard"):
+                    path.unlink()
+
+    def repair(self) -> None:
+        """Bring every segment back to n; returns when the last new shard is receipted."""
+        answer = self._ask(do="repair")
+        if answer["segments_below_n"]:
+            raise RuntimeError(f"{answer['segments_below_n']} segments are below n after repair")
+
     def forget(self, names: Sequence[str]) -> None:
         """Remove objects and wait until the farmers have erased their shards."""
         answer = self._ask(do="forget", names=list(names))

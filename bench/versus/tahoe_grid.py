@@ -132,6 +132,25 @@ class TahoeGrid:
                 if folder.name != "incoming":
                     shutil.rmtree(folder)
 
+    def lose(self, count: int) -> None:
+        """Take the shares of everything stored from the disks of `count` nodes that have any."""
+        lost = 0
+        for number in range(self._nodes):
+            shares = self._root / f"storage{number}" / "storage" / "shares"
+            mine = [folder for folder in shares.iterdir() if folder.name != "incoming"]
+            if mine and lost < count:
+                lost += 1
+                for folder in mine:
+                    shutil.rmtree(folder)
+
+    def repair(self, capability: str) -> None:
+        """Check, without reading shares, and repair, as ``tahoe check --repair`` does."""
+        connection = self._connection()
+        connection.request("POST", f"/uri/{capability}?t=check&repair=true&output=JSON")
+        answer = json.loads(self._answer(connection))
+        if not answer["repair-successful"]:
+            raise RuntimeError(f"Tahoe-LAFS could not repair: {answer!r:.500}")
+
     def shares_stored(self) -> int:
         """Complete shares on the nodes' disks."""
         stored = 0
