@@ -79,8 +79,11 @@ class TransferDesk:
                 receipt = await self._receive(exchange, request.contract, ready, lane)
         await exchange.reply(encode(receipt))
 
-    def _admit(self, request: Consign, caller: PublicKey) -> None:
-        """Everything that can be refused before a byte flows. Raises `RefusedError` or `MisbehaviourError`."""
+    def _admit(self, request: Consign, caller: PublicKey) -> HeldContract:
+        """The contract as held, after everything that can be refused before a byte flows.
+
+        Raises `RefusedError` or `MisbehaviourError`.
+        """
         parts, contract = self._parts, request.contract
         verify_contract(contract, parts.network)
         if contract.terms.farmer_key != parts.key.public_key:
@@ -107,15 +110,13 @@ class TransferDesk:
                 raise RefusedError(ReasonCode.BAD_TERMS, "these are not the terms that were reserved")
             if now_ms >= contract.terms.consign_by_ms:
                 raise RefusedError(ReasonCode.CONSIGN_TOO_LATE, "consign-by has passed")
+        return held
 
     def _begin(self, request: Consign, caller: PublicKey) -> ConsignReady:
         """Judge the request; then where to go on, or the receipt when the shard is here, even if not noted yet."""
-        self._admit(request, caller)
+        held = self._admit(request, caller)
         parts, contract = self._parts, request.contract
         terms = contract.terms
-        held = parts.contracts.get(contract.contract_id)
-        if held is None or held.state in OVER or held.state is ContractState.LOST:
-            raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "the contract was given up meanwhile")
         stored = parts.shards.find(terms.shard_root)
         if stored is None:
             if held.state is ContractState.ACTIVE:
