@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from stook.audits.challenge import (
     Ask,
@@ -47,11 +48,17 @@ MAX_REMEMBERED_PAGES = 4096
 class StoreKeeper:
     """What `prove_ask` needs, over the farmer's stores. Only contracts that were admitted are answered for."""
 
-    def __init__(self, parts: Parts, admitted: Mapping[ContractId, Contract]) -> None:
-        self._parts = parts
-        self._contracts: ContractStore = parts.contracts
-        self._shards: ShardStore = parts.shards
+    def __init__(
+        self,
+        contracts: ContractStore,
+        shards: ShardStore,
+        admitted: Mapping[ContractId, Contract],
+        declaration: Callable[[HeldContract], SignedLoss],
+    ) -> None:
+        self._contracts = contracts
+        self._shards = shards
         self._admitted = admitted
+        self._declaration = declaration
 
     def standing(self, ask: Ask) -> AnswerKind | SignedLoss:
         """How the contract stands at this moment: it may have changed since the request was admitted."""
@@ -59,7 +66,7 @@ class StoreKeeper:
         if held is None or held.contract.terms.shard_root != ask.shard_root:
             return AnswerKind.UNKNOWN
         if held.state is ContractState.LOST:
-            return declaration_of(self._parts, held)
+            return self._declaration(held)
         return AnswerKind.PROOF if held.state is ContractState.ACTIVE else AnswerKind.UNKNOWN
 
     def read_leaves(self, root: ShardRoot) -> bytes:
@@ -107,7 +114,12 @@ class AuditDesk:
         self._parts = parts
         self._challenges = ShardGate()
         # The lanes' turns and bounds; their buffers are pages that nothing touches.
-        turns = TransferLimits(limits.max_pages, limits.max_waiting, UNIT_BYTES, retry_after_ms=limits.retry_after_ms)
+        turns = TransferLimits(
+            max_transfers=limits.max_pages,
+            max_waiting=limits.max_waiting,
+            block_bytes=UNIT_BYTES,
+            retry_after_ms=limits.retry_after_ms,
+        )
         self._lanes = Lanes(turns, "audits")
         self._again: OrderedDict[tuple[bytes, int], int] = OrderedDict()
 
@@ -165,8 +177,8 @@ class AuditDesk:
         elif page.charges and not await parts.offload(lambda: parts.contracts.spend_all(page.charges)):
             raise RefusedError(ReasonCode.GRANT_EXHAUSTED, "more units than the grants' budgets have left")
         try:
-            keeper = StoreKeeper(parts, page.contracts)
-            drawn = await parts.offload(lambda: [_prove(ask, keeper) for ask in page.asks])
+            keeper = StoreKeeper(parts.contracts, parts.shards, page.contracts, partial(declaration_of, parts))
+            drawn = await parts.offload(lambda: [prove_or_none(ask, keeper) for ask in page.asks])
             items = [
                 await self._confess(ask, keeper) if item is None else item
                 for ask, item in zip(page.asks, drawn, strict=True)
@@ -184,7 +196,7 @@ class AuditDesk:
         """A shard that did not prove itself: once more alone at its gate, then it is lost, durably, and says so."""
         parts = self._parts
         async with parts.gate.hold(ask.shard_root, deadline_seconds=CONFESS_DEADLINE_SECONDS):
-            item = await parts.offload(lambda: _prove(ask, keeper))
+            item = await parts.offload(lambda: prove_or_none(ask, keeper))
             if item is not None:
                 return item
             held = await parts.offload(lambda: parts.contracts.get(ask.contract_id))
@@ -280,7 +292,7 @@ class AuditDesk:
         )
 
 
-def _prove(ask: Ask, keeper: StoreKeeper) -> Item | None:
+def prove_or_none(ask: Ask, keeper: StoreKeeper) -> Item | None:
     """The answer to one ask, or None when the shard has to be looked at again. Blocks."""
     try:
         return prove_ask(ask, keeper)
