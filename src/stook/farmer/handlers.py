@@ -90,6 +90,7 @@ class ContractDesk:
             now_ms=parts.clock.now_ms(),
             held=held,
             taken_roots=frozenset(taken),
+            leaving=bool(parts.leaving.by_ms),
         )
         decisions = decide_batch(drafts, parts.settings.terms, situation)
         signatures = [
@@ -135,6 +136,9 @@ class ContractDesk:
             raise RefusedError(ReasonCode.SHARD_LOST, "this shard was lost here")
         if held.state is not ContractState.ACTIVE:
             raise RefusedError(ReasonCode.NOT_STORED_YET, "only a stored shard's contract is renewed")
+        leaving_by_ms = parts.leaving.by_ms
+        if leaving_by_ms and request.terms.end_ms > max(leaving_by_ms, held.contract.terms.end_ms):
+            raise RefusedError(ReasonCode.LEAVING, f"this farmer leaves by {leaving_by_ms}")
         check_renewal(
             held.contract,
             request,

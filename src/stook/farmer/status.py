@@ -30,10 +30,44 @@ class Tally:
     shards_in: int = 0
     shards_out: int = 0
     reaped: int = 0
+    audit_pages: int = 0
+    units_proved: int = 0
+    units_billed: int = 0
+    """Of them those beyond what the contracts give free."""
+    receipts_kept: int = 0
     announced_ms: int | None = None
     requests: Counter[str] = field(default_factory=Counter)
     refusals: Counter[ReasonCode] = field(default_factory=Counter)
     last_scrub: ScrubReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStatus:
+    """Audits since start, and the losses on the book."""
+
+    pages_served: int
+    units_proved: int
+    units_billed: int
+    receipts_kept: int
+    losses_declared: int
+    losses_noted: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How far a farmer that leaves has come."""
+
+    leaving_by_ms: int
+    """0 while it stays."""
+    contracts_left: int
+    """Stored, reserved or lost: what some renter has not given up yet."""
+    bytes_left: int
+    moves_waiting: int
+    moves_done: int
+    """Brought to another farmer, and not cancelled here yet."""
+    moves_failed: int
+    finished: bool
+    """It leaves, and nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +94,8 @@ class FarmerStatus:
     shards_in: int
     shards_out: int
     reaped: int
+    audits: AuditStatus
+    exit: ExitStatus
     requests: Mapping[str, int]
     refusals: Mapping[str, int]
     """Refusals since start by reason code name."""
