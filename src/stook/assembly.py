@@ -33,6 +33,7 @@ from stook.errors import (
     ReasonCode,
     RefusedError,
     UnreachableError,
+    UserError,
 )
 from stook.farmer.admission import FarmerTerms
 from stook.farmer.capacity import CapacityLimits
@@ -70,6 +71,7 @@ UPLOADS_LOCK_FILE = "uploads.lock"
 STATUS_METHOD = "STATUS"
 """Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
 MAX_ROUNDS = 1_000_000
+MAX_LEAVE_MS = 3653 * 24 * 3_600_000
 OPERATOR_KEY = (1, 0)
 """Group and index of the node key that a farmer's own command line speaks with."""
 
@@ -307,8 +309,10 @@ def _farmer_records(home: Path) -> Iterator[SqliteContractStore]:
 def set_leaving(home: Path, within_ms: int | None) -> int:
     """Let the farmer in `home` leave within so long, or stay (None); the day. A running one sees it within a minute.
 
-    Raises `NotFoundError` when it never ran.
+    Raises `NotFoundError` when it never ran, `UserError` for more than ten years.
     """
+    if within_ms is not None and within_ms > MAX_LEAVE_MS:
+        raise UserError("a farmer that stays for more than ten years does not leave yet")
     by_ms = 0 if within_ms is None else SystemClock().now_ms() + within_ms
     with _farmer_records(home) as contracts:
         contracts.exits.set_leaving(by_ms)

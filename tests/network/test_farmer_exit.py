@@ -9,23 +9,30 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from contract_samples import NETWORK
 from farm_network import Caller, Countryside, Farm, public
 from farm_samples import GIB, settings, shard_bytes
 from stook.codec import encode
 from stook.contracts.contract import Contract
 from stook.contracts.grant import Operation
 from stook.contracts.lifecycle import ContractState
-from stook.contracts.messages import Method
+from stook.contracts.messages import ConsignReady, Method
 from stook.contracts.move import MAX_ORDERS, Move, MoveOrder
-from stook.contracts.negotiation import DAY_MS, HOUR_MS
-from stook.contracts.receipt import verify_erase_receipt, verify_storage_receipt
+from stook.contracts.negotiation import DAY_MS, HOUR_MS, countersign, sign_offer
+from stook.contracts.receipt import (
+    SignedStorageReceipt,
+    sign_storage_receipt,
+    verify_erase_receipt,
+    verify_storage_receipt,
+)
 from stook.contracts.renewal import next_revision, sign_renewal
 from stook.contracts.verdict import Verdict
 from stook.errors import ReasonCode, RefusedError
 from stook.farmer.settings import TransferLimits
+from stook.identity.contact import sign_contact
 from stook.merkle import UNIT_BYTES
 from stook.storage.exit_ports import MoveState
-from wire_samples import run_virtual
+from wire_samples import listening, run_virtual
 
 SIZE = 8 * UNIT_BYTES
 SMALL_BLOCKS = settings(GIB, transfers=TransferLimits(block_bytes=UNIT_BYTES))
@@ -278,6 +285,94 @@ def test_a_shard_that_is_there_already_needs_no_bytes() -> None:
         await scene.renter.move(scene.old, order)
         assert await scene.old.farmer.move() == 1
         assert (await scene.old.status()).bytes_out == before
+
+    leaving(play)
+
+
+class Liar:
+    """A new farmer that says what a test wants to CONSIGN."""
+
+    def __init__(self, scene: Scene, number: int) -> None:
+        self.node = scene.land.caller(number)
+        self.scene = scene
+        self.answers: list[bytes] = []
+        self.takes = False
+
+    async def order(self) -> MoveOrder:
+        """An order that leads here."""
+        endpoint, key = self.node.endpoint, self.node.key
+        peer = await listening(endpoint)
+        now_ms = self.node.clock.now_ms()
+        endpoint.contact = sign_contact(
+            key, network=NETWORK, addresses=peer.addresses, sequence=now_ms, issued_ms=now_ms
+        )
+        endpoint.handle(Method.CONSIGN, self.consign)
+        first = self.scene.first
+        terms = structs.replace(first.terms, farmer_key=key.public_key, consign_by_ms=now_ms + HOUR_MS)
+        new = countersign(terms, sign_offer(terms, key), self.scene.renter.key)
+        grant = self.scene.renter.grant(new, Operation.CONSIGN, grantee_key=self.scene.old.key.public_key)
+        return MoveOrder(first.contract_id, new, grant, endpoint.contact)
+
+    async def consign(self, exchange: Any, payload: bytes) -> None:
+        await exchange.reply(self.answers[0])
+        if self.takes:
+            await exchange.receive_into(memoryview(bytearray(SIZE + 8 * 32)))
+        for answer in self.answers[1:]:
+            await exchange.reply(answer)
+
+
+@pytest.mark.parametrize(
+    ("lie", "code"),
+    [
+        ("another shard", ReasonCode.UNBOUND_REPLY),
+        ("another signature", ReasonCode.BAD_SIGNATURE),
+        ("a receipt at once", ReasonCode.BAD_SIGNATURE),
+        ("no first unit", ReasonCode.MALFORMED),
+        ("garbage", ReasonCode.MALFORMED),
+        ("garbage at the end", ReasonCode.MALFORMED),
+    ],
+)
+def test_a_new_farmer_that_lies_ends_the_order_and_harms_nobody(lie: str, code: ReasonCode) -> None:
+    async def play(scene: Scene) -> None:
+        liar = Liar(scene, 8)
+        order = await liar.order()
+        key, now_ms = liar.node.key, liar.node.clock.now_ms()
+        good = sign_storage_receipt(order.contract.terms, key, now_ms)
+        forged = structs.replace(good, signature=scene.renter.key.sign(good.receipt.digest))
+        other = structs.replace(good.receipt, shard_root=scene.contracts[1].terms.shard_root)
+        swapped = SignedStorageReceipt(other, key.sign(other.digest))
+        ready = encode(ConsignReady(0, None))
+        liar.answers = {
+            "another shard": [ready, encode(swapped)],
+            "another signature": [ready, encode(forged)],
+            "a receipt at once": [encode(ConsignReady(8, forged))],
+            "no first unit": [encode(ConsignReady(99, None))],
+            "garbage": [b"garbage"],
+            "garbage at the end": [ready, b"garbage"],
+        }[lie]
+        liar.takes = len(liar.answers) > 1
+        await scene.renter.move(scene.old, order)
+        assert await scene.old.farmer.move() == 0
+        (answer,) = await scene.renter.move(scene.old, order)
+        assert answer.code == code, answer
+        assert answer.receipt is None
+        assert await scene.renter.fetch(scene.old, scene.first) == shard_bytes(SIZE, 0)
+
+    leaving(play)
+
+
+def test_an_order_that_another_one_replaced_on_the_way_says_nothing_of_it() -> None:
+    async def play(scene: Scene) -> None:
+        first = await scene.order()
+        await scene.renter.move(scene.old, first)
+        third = await scene.land.farm(7)
+        new = await scene.renter.agree(third, shard_bytes(SIZE, 0))
+        second = scene.renter.order(scene.first, new, third, by=scene.old)
+        _, (answer,) = await asyncio.gather(scene.old.farmer.move(), scene.renter.move(scene.old, second))
+        assert answer.receipt is None
+        kept = scene.old.contracts.exits.move(scene.first.contract_id)
+        assert kept.order == second
+        assert kept.state is MoveState.WAITING
 
     leaving(play)
 

@@ -143,3 +143,42 @@ def test_a_farmer_leaves_and_stays(stook: Stook, home: Path) -> None:  # noqa: F
         assert store.exits.leaving_by_ms() == 0
     assert "leaves by" in stook("farm", "exit").out
     assert stook("farm", "exit", "--within", "soon").code == 2
+    assert stook("farm", "exit", "--within", "99999999 d").code == 2
+
+
+def test_the_status_says_what_was_proved_and_what_is_left(
+    stook: Stook,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert stook("farm", "init").code == 0
+    audits = {"pages_served": 3, "units_proved": 60, "units_billed": 4, "receipts_kept": 2}
+    losses = {"losses_declared": 2, "losses_noted": 1}
+    leave = {"leaving_by_ms": NOW_MS, "contracts_left": 5, "bytes_left": 9, "finished": False}
+    moves = {"moves_waiting": 3, "moves_done": 2, "moves_failed": 1}
+    names = "allocated_bytes available_bytes stored_bytes reserved_bytes free_disk_bytes bytes_in bytes_out"
+    status = {
+        **dict.fromkeys(names.split(), 1),
+        "node_id": "00" * 20,
+        "network": "n",
+        "now_ms": 2,
+        "started_ms": 1,
+        "accepting": True,
+        "contracts": {"reserved": 1, "active": 1, "lost": 1},
+        "refusals": {},
+        "last_scrub": None,
+        "audits": audits | losses,
+        "exit": leave | moves,
+    }
+
+    async def answer(home: Path, *, passphrase: str | None = None) -> dict[str, object]:
+        return status
+
+    monkeypatch.setattr("stook.assembly.farmer_status", answer)
+    text = stook("farm", "status").out
+    assert "60 units proved on 3 pages" in text
+    assert "2 declared, 1 noted" in text
+    assert "5 contracts left; 2 brought, 3 to bring, 1 in vain" in text
+    status["exit"] = leave | moves | {"finished": True}
+    assert "nothing is left" in stook("farm", "status").out
+    status["exit"] = leave | moves | {"leaving_by_ms": 0}
+    assert "leaving" not in stook("farm", "status").out

@@ -62,8 +62,9 @@ class StoreKeeper:
 
     def standing(self, ask: Ask) -> AnswerKind | SignedLoss:
         """How the contract stands at this moment: it may have changed since the request was admitted."""
-        held = self._contracts.get(ask.contract_id) if ask.contract_id in self._admitted else None
-        if held is None or held.contract.terms.shard_root != ask.shard_root:
+        admitted = self._admitted.get(ask.contract_id)
+        held = None if admitted is None else self._contracts.get(ask.contract_id)
+        if admitted is None or held is None or held.contract.terms.renter_key != admitted.terms.renter_key:
             return AnswerKind.UNKNOWN
         if held.state is ContractState.LOST:
             return self._declaration(held)
@@ -94,12 +95,12 @@ class _DamagedError(Exception):
 class _Admitted:
     """A page that this farmer works for."""
 
+    digest: bytes
+    """The challenge's."""
     asks: tuple[Ask, ...]
     held: Mapping[ContractId, HeldContract]
     """Contracts among them that are stored or lost here."""
     charges: tuple[Charge, ...]
-    again: bool
-    """The page was signed and counted before."""
 
     @property
     def contracts(self) -> dict[ContractId, Contract]:
@@ -129,16 +130,15 @@ class AuditDesk:
         """Prove one page of a challenge: read what was drawn, sign it, count it, and only then answer."""
         parts, request = self._parts, decode(Audit, payload)
         challenge = request.challenge.challenge
-        await parts.offload(lambda: self._admit(request, exchange.peer_key))
+        page = await parts.offload(lambda: self._admit(request, exchange.peer_key))
         seconds = max(0, challenge.answer_by_ms - parts.clock.now_ms()) / 1000
-        digest = challenge.digest
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._challenges.hold(digest, deadline_seconds=seconds + 1),
+                self._challenges.hold(page.digest, deadline_seconds=seconds + 1),
                 self._lanes.lane(exchange.peer_id),
             ):
-                answer = await self._answer(request, exchange.peer_key)
+                answer = await self._answer(request, page)
         except TimeoutError:
             raise RefusedError(ReasonCode.STALE, "the time to answer went by") from None
         await exchange.reply(encode(AuditReply(answer)))
@@ -164,18 +164,14 @@ class AuditDesk:
         }
         contracts = {contract_id: one.contract for contract_id, one in held.items()}
         check_access(challenge, request.page, contracts, request.grants, now_ms=now_ms)
-        again = bool(held) and parts.contracts.audits.has_page(challenge.digest, request.page)
-        charges = () if again else _charges(asks, held, request.grants)
-        return _Admitted(asks, held, charges, again)
+        return _Admitted(challenge.digest, asks, held, _charges(asks, held, request.grants))
 
-    async def _answer(self, request: Audit, caller: PublicKey) -> SignedAnswer:
-        parts, challenge = self._parts, request.challenge.challenge
-        # Once more: what was admitted may have been cancelled, lost or answered while this page waited for its turn.
-        page = await parts.offload(lambda: self._admit(request, caller))
-        if page.again:
-            self._count_again(challenge.digest, request.page)
-        elif page.charges and not await parts.offload(lambda: parts.contracts.spend_all(page.charges)):
-            raise RefusedError(ReasonCode.GRANT_EXHAUSTED, "more units than the grants' budgets have left")
+    async def _answer(self, request: Audit, page: _Admitted) -> SignedAnswer:
+        """Whatever changed while the page waited for its turn, the keeper looks at each contract again."""
+        parts = self._parts
+        charges = await parts.offload(lambda: self._charge(request.page, page))
+        if charges is None:
+            self._count_again(page.digest, request.page)
         try:
             keeper = StoreKeeper(parts.contracts, parts.shards, page.contracts, partial(declaration_of, parts))
             drawn = await parts.offload(lambda: [prove_or_none(ask, keeper) for ask in page.asks])
@@ -183,10 +179,11 @@ class AuditDesk:
                 await self._confess(ask, keeper) if item is None else item
                 for ask, item in zip(page.asks, drawn, strict=True)
             ]
-            answer, billed = await parts.offload(lambda: self._sign(request, page, tuple(items)))
         except BaseException:
-            await parts.offload(lambda: self._refund(page.charges))
+            await parts.offload(lambda: self._refund(charges or ()))
             raise
+        # From here on nothing is given back: a caller that leaves at the right moment would have the page for nothing.
+        answer, billed = await parts.offload(lambda: self._sign(request, page, tuple(items)))
         parts.tally.audit_pages += 1
         parts.tally.units_proved += sum(len(item.units) for item in items)
         parts.tally.units_billed += billed
@@ -226,6 +223,14 @@ class AuditDesk:
             keep_rounds=parts.settings.audits.keep_rounds_per_renter,
         )
         return answer, billed
+
+    def _charge(self, number: int, page: _Admitted) -> tuple[Charge, ...] | None:
+        """Charge the grants; what was charged, or None when this page was answered before: then it is free."""
+        if page.held and self._parts.contracts.audits.has_page(page.digest, number):
+            return None
+        if page.charges and not self._parts.contracts.spend_all(page.charges):
+            raise RefusedError(ReasonCode.GRANT_EXHAUSTED, "more units than the grants' budgets have left")
+        return page.charges
 
     def _refund(self, charges: Sequence[Charge]) -> None:
         for charge in charges:

@@ -128,13 +128,17 @@ class Mover:
             if held is None or held.state in OVER:
                 return False  # its orders are forgotten with it
             after = await self._carry(move, held)
-            await parts.offload(lambda: parts.contracts.exits.put_moves([after]))
-            now = await parts.offload(lambda: parts.contracts.get(move.order.contract_id))
-            if now is None:  # cancelled while the shard was on its way
-                await parts.offload(lambda: parts.contracts.exits.close([move.order.contract_id]))
+            await parts.offload(lambda: self._note(move, after))
         facts = {"contract": move.order.contract_id.hex(), "to": move.order.contact.node_id.hex()}
         parts.log.info("move", **facts, state=after.state.name, why=after.detail)
         return after.state is MoveState.DONE
+
+    def _note(self, before: KeptMove, after: KeptMove) -> None:
+        """Write down what came of an order, unless it was cancelled or another one took its place meanwhile."""
+        exits = self._parts.contracts.exits
+        now = exits.move(before.order.contract_id)
+        if now is not None and now.order == before.order:
+            exits.put_moves([after])
 
     async def _carry(self, move: KeptMove, held: HeldContract) -> KeptMove:
         """One attempt, and how the order stands after it."""
