@@ -1,4 +1,4 @@
-"""What every store promises of audits and repair (`stook.storage.audit_ports.AuditStore`)."""
+"""What every store promises of audits and repair (`stook.storage.agent_audit_ports.AuditStore`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from stook.audits.score import NEWCOMER, Audited, DeclaredLoss, Entry, Heartbeat
 from stook.audits.score import Beat as Came
 from stook.contracts.verdict import Verdict
 from stook.errors import ConflictError
-from stook.storage.agent_store import SqlAgentStore
-from stook.storage.audit_ports import (
+from stook.storage.agent_audit_ports import (
     Dossier,
     FarmerChange,
     FlightRow,
@@ -23,6 +22,7 @@ from stook.storage.audit_ports import (
     OpenChallenge,
     Proof,
 )
+from stook.storage.agent_store import SqlAgentStore
 from stook.storage.renter_ports import AgentStore, PlacementState
 
 __all__ = ["store"]

@@ -25,6 +25,7 @@ import storage_samples as stored
 from fuzz_base import Memory, Tape, target
 from fuzz_samples import encoded_samples
 from stook.audits.allowance import Allowance
+from stook.audits.containment import Containment, Silence
 from stook.audits.score import Entry, Retrieved
 from stook.codec import decode, encode
 from stook.config import (
@@ -60,9 +61,10 @@ from stook.shards.derive import Purpose, derive_key
 from stook.shards.geometry import Policy
 from stook.shards.memo import Memo, open_memo
 from stook.shards.pointer import ObjectRecord, SegmentRecord
+from stook.storage.agent_audit_ports import FarmerChange, FlightRow
 from stook.storage.agent_rows import read_placement
 from stook.storage.agent_store import SqlAgentStore
-from stook.storage.audit_ports import FarmerChange, FlightRow
+from stook.storage.audit_records import read_question, write_question
 from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore
 from stook.storage.fsck import check, mend
@@ -385,7 +387,13 @@ def _renter_databases() -> tuple[SqlAgentStore, SqlCatalog, sqlite3.Connection, 
     agent.note_outcomes([Outcome(farmer, OutcomeKind.CLAIM, True, 1.0, 5)])
     asked = audit_rows.opened(farmer, list(agent.placements([segment_id])[segment_id]))
     agent.change(
-        FarmerChange(farmer, (Entry(5, Retrieved(True)),), opened=asked, receipt=audit_rows.kept(asked, 900)),
+        FarmerChange(
+            farmer,
+            (Entry(5, Retrieved(True)),),
+            Containment(Silence.CONTAINED, write_question(asked.signed, first=True)),
+            opened=asked,
+            receipt=audit_rows.kept(asked, 900),
+        ),
         allowances={"audit": Allowance.full(9, 9)},
     )
     agent.begin_flights([FlightRow(segment_id, 0, 0, 5, b"me")], 0)
@@ -426,6 +434,7 @@ def _columns(which: int) -> list[tuple[str, str, bool]]:
     covers=(
         "stook.storage.agent_rows.read_facts",
         "stook.storage.audit_records.read_event",
+        "stook.storage.audit_records.read_question",
         "stook.storage.audit_records.read_score",
         "stook.storage.audit_records.read_silence",
         "stook.storage.catalog_rows.read_bucket",
@@ -455,7 +464,7 @@ def renter_databases(data: bytes) -> None:
             lambda: agent.ending(2**62, 5),
             lambda: agent.farmer_stats(10),
             agent.counts,
-            agent.dossiers,
+            lambda: [read_question(each.silence.question) for each in agent.dossiers()],
             lambda: agent.history(contracts.FARMER.node_id),
             agent.totals,
             agent.open_challenges,

@@ -19,8 +19,8 @@ from stook.contracts.receipt import EraseReceipt, SignedEraseReceipt, SignedStor
 from stook.errors import StookError
 from stook.ids import NetworkId, NodeId, PublicKey, SegmentId, ShardRoot, Signature
 from stook.shards.geometry import Policy
+from stook.storage.agent_audit_ports import FarmerChange, FlightRow, Proof
 from stook.storage.agent_store import SqlAgentStore
-from stook.storage.audit_ports import FarmerChange, FlightRow, Proof
 from stook.storage.renter_memory import MemoryAgentStore
 from stook.storage.renter_ports import AgentStore, Outcome, OutcomeKind, Placement, PlacementState, SegmentFacts
 

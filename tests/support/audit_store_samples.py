@@ -12,7 +12,7 @@ from stook.audits.receipt import settle
 from stook.contracts.loss import LossDeclaration, NotedLoss, SignedLoss, note_loss
 from stook.contracts.verdict import Verdict
 from stook.ids import NetworkId, NodeId
-from stook.storage.audit_ports import KeptReceipt, OpenChallenge
+from stook.storage.agent_audit_ports import KeptReceipt, OpenChallenge
 from stook.storage.renter_ports import Placement
 
 PARTIES = Parties(NetworkId("test"), RENTER.public_key, FARMER.public_key)

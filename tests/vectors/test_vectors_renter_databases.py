@@ -16,9 +16,9 @@ from stook.audits.allowance import Allowance
 from stook.audits.containment import Silence
 from stook.errors import ConfigError, CorruptionError, EnvironmentFault
 from stook.ids import SegmentId
+from stook.storage.agent_audit_ports import FlightRow
 from stook.storage.agent_store import SqlAgentStore
 from stook.storage.agent_tables import AGENT_SCHEMA, agent_metadata
-from stook.storage.audit_ports import FlightRow
 from stook.storage.catalog import SqlCatalog
 from stook.storage.catalog_tables import CATALOG_SCHEMA, catalog_metadata
 from stook.storage.database import MIGRATIONS, Database, Schema

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from stook.audits.challenge import SignedChallenge
 from stook.audits.containment import Containment, Silence
 from stook.audits.score import (
     Audited,
@@ -35,6 +36,7 @@ from stook.ids import U63Field
 SCORE_VERSION: Final = 1
 SILENCE_VERSION: Final = 1
 EVENT_VERSION: Final = 1
+QUESTION_VERSION: Final = 1
 MAX_QUESTION_BYTES = 256 * 1024
 
 Version = Annotated[int, Meta(ge=1, le=255)]
@@ -84,6 +86,15 @@ class SilenceRecord(Record):
     mute_ms: U63Field
     next_due_ms: U63Field
     since_ms: U63Field
+
+
+class QuestionRecord(Record):
+    """What `Containment.question` holds: the challenge that was not answered."""
+
+    version: Version
+    first: bool
+    """Drawn over shards that were never audited."""
+    signed: SignedChallenge
 
 
 class EventKind(enum.IntEnum):
@@ -202,6 +213,21 @@ def read_silence(data: bytes) -> Containment:
         next_due_ms=stored.next_due_ms,
         since_ms=stored.since_ms,
     )
+
+
+def write_question(signed: SignedChallenge, *, first: bool) -> bytes:
+    """The stored form of a question."""
+    return encode(QuestionRecord(QUESTION_VERSION, first, signed))
+
+
+def read_question(data: bytes) -> QuestionRecord:
+    """A question from its stored form. Raises `CorruptionError`."""
+    try:
+        stored = decode(QuestionRecord, data)
+    except MalformedError as error:
+        raise CorruptionError(f"the question to a silent farmer is damaged: {error}") from error
+    _known(stored.version, QUESTION_VERSION, "question")
+    return stored
 
 
 def write_event(event: Event) -> bytes:

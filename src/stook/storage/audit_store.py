@@ -1,4 +1,4 @@
-"""The part of `agent.db` that is about audits and repair: `audit_ports.AuditStore` in SQL."""
+"""The part of `agent.db` that is about audits and repair: `agent_audit_ports.AuditStore` in SQL."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ from stook.contracts.verdict import Verdict
 from stook.errors import ConflictError
 from stook.ids import ContractId, NodeId, SegmentId
 from stook.storage import agent_tables as tables
-from stook.storage.agent_rows import move, to_member
-from stook.storage.audit_ports import (
+from stook.storage.agent_audit_ports import (
     Dossier,
     FarmerChange,
     FlightRow,
@@ -45,6 +44,7 @@ from stook.storage.audit_ports import (
     KeptReceipt,
     OpenChallenge,
 )
+from stook.storage.agent_rows import move, to_member
 from stook.storage.audit_records import read_event, read_score, read_silence, write_event, write_score, write_silence
 from stook.storage.database import Database, chunks, insert_rows, upsert
 from stook.storage.dossiers import changed, joined, with_entries
@@ -56,7 +56,7 @@ _PLAIN = (int(Verdict.PASSED), int(Verdict.SILENT), int(Verdict.LOST))
 
 
 class SqlAuditStore:
-    """`audit_ports.AuditStore` over one database file."""
+    """`agent_audit_ports.AuditStore` over one database file."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stook.audits.score import Entry, update
-from stook.storage.audit_ports import Dossier, FarmerChange, HoldingTotals
+from stook.storage.agent_audit_ports import Dossier, FarmerChange, HoldingTotals
 
 
 def with_entries(dossier: Dossier, entries: Sequence[Entry]) -> Dossier:

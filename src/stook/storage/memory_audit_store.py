@@ -16,7 +16,7 @@ from stook.contracts.loss import NotedLoss
 from stook.contracts.verdict import Verdict
 from stook.errors import ConflictError
 from stook.ids import ContractId, NodeId, SegmentId
-from stook.storage.audit_ports import (
+from stook.storage.agent_audit_ports import (
     Dossier,
     FarmerChange,
     FlightRow,
@@ -33,7 +33,7 @@ _PLAIN = (Verdict.PASSED, Verdict.SILENT, Verdict.LOST)
 
 
 class MemoryAuditStore:
-    """`audit_ports.AuditStore` in dictionaries; the placements that it speaks of are the whole store's."""
+    """`agent_audit_ports.AuditStore` in dictionaries; the placements that it speaks of are the whole store's."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

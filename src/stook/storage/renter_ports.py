@@ -23,7 +23,7 @@ from stook.contracts.receipt import SignedEraseReceipt, SignedStorageReceipt
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import ContractId, NodeId, SegmentId, ShardRoot
 from stook.shards.geometry import Policy
-from stook.storage.audit_ports import AuditStore
+from stook.storage.agent_audit_ports import AuditStore
 
 MAX_NAME_BYTES = 1024
 """An object's name in UTF-8; the S3 limit."""
