@@ -9,6 +9,7 @@ from stook.identity.keys import KeyTree, NodeKey, new_phrase
 from stook.ids import NetworkId
 from stook.merkle import UNIT_BYTES
 from stook.renter.agent import AgentOptions
+from stook.renter.auditor import HOUR_MS, AuditRules
 from stook.renter.caretaker import CareTiming
 from stook.renter.drafts import DAY_MS
 from stook.renter.planner import Spread
@@ -28,6 +29,9 @@ CARE = CareTiming(
     fill_seconds=6 * HOUR_SECONDS,
     renew_seconds=24 * HOUR_SECONDS,
 )
+
+AUDITS = AuditRules(step_seconds=6 * HOUR_SECONDS, beat_ms=12 * HOUR_MS)
+"""The same for audits: a heartbeat twice a day."""
 
 
 def node_key(dice: Dice) -> NodeKey:
@@ -53,7 +57,12 @@ def farmer_settings(
 
 
 def agent_options(
-    policy: Policy | None = None, *, spares: int = 1, spread: Spread = Spread.STRICT, contract_days: int = 90
+    policy: Policy | None = None,
+    *,
+    spares: int = 1,
+    spread: Spread = Spread.STRICT,
+    contract_days: int = 90,
+    audits: AuditRules = AUDITS,
 ) -> AgentOptions:
     """How a simulated agent places."""
     return AgentOptions(
@@ -62,5 +71,6 @@ def agent_options(
         spread=spread,
         contract_duration_ms=contract_days * DAY_MS,
         care=CARE,
+        audits=audits,
         memory_budget_bytes=16 << 20,
     )
