@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from stook.contracts.announcement import SignedAnnouncement
 from stook.contracts.contract import Contract
@@ -23,6 +23,9 @@ from stook.contracts.receipt import SignedEraseReceipt, SignedStorageReceipt
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import ContractId, NodeId, SegmentId, ShardRoot
 from stook.shards.geometry import Policy
+
+if TYPE_CHECKING:
+    from stook.storage.drill_ports import Drills
 
 MAX_NAME_BYTES = 1024
 """An object's name in UTF-8; the S3 limit."""
@@ -428,6 +431,11 @@ class Catalog(Protocol):
     it on the garbage list; from then on nothing can refer to it again.
     """
 
+    @property
+    def drills(self) -> Drills:
+        """What restore drills of these objects came to."""
+        ...
+
     # -- buckets
 
     def create_bucket(self, bucket: Bucket) -> None:
@@ -443,7 +451,9 @@ class Catalog(Protocol):
         ...
 
     def delete_bucket(self, name: str) -> None:
-        """Raises `NotFoundError`, or `ConflictError` while it holds objects. Its uploads are abandoned."""
+        """Raises `NotFoundError`, or `ConflictError` while it holds objects. Its uploads are abandoned, and what drills
+        of it left behind is gone.
+        """
         ...
 
     def totals(self, bucket: str) -> BucketTotals:
