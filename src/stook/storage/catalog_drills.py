@@ -22,16 +22,18 @@ from stook.storage.catalog_tables import (
 from stook.storage.database import Database, chunks, insert_rows
 from stook.storage.drill_ports import (
     DAY_MS,
-    MAX_WHY_CHARS,
     ROWS_BYTES,
     BucketProof,
     DrillOutcome,
     DrillSums,
     DrillTarget,
     ObjectProof,
+    after,
 )
 from stook.storage.names import name_bytes
 from stook.storage.renter_ports import ObjectEntry
+
+_CHANGING = ("tried_ms", "proved_ms", "spot_ms", "failures", "rows", "why")
 
 
 class SqlDrills:
@@ -96,20 +98,15 @@ class SqlDrills:
         """See the port."""
         with self._database.write() as connection:
             query = (
-                select(proofs.c.segment, proofs.c.failures)
-                .join(segments, segments.c.number == proofs.c.segment)
+                select(segments.c.segment_id, segments.c.k, segments.c.plain_bytes, proofs)
+                .join(proofs, proofs.c.segment == segments.c.number)
                 .where(segments.c.segment_id == outcome.segment_id)
             )
             row = connection.execute(query).one_or_none()
             if row is None:
                 return
-            values: dict[str, Any] = {"tried_ms": outcome.at_ms, "rows": outcome.rows}
-            values["why"] = "" if outcome.passed else outcome.why[:MAX_WHY_CHARS]
-            values["failures"] = 0 if outcome.passed else row.failures + 1
-            if outcome.passed:
-                values["proved_ms"] = outcome.at_ms
-                if outcome.spot:
-                    values["spot_ms"] = outcome.at_ms
+            now = after(_target(row), outcome)
+            values = {name: getattr(now, name) for name in _CHANGING}
             connection.execute(update(proofs).where(proofs.c.segment == row.segment).values(values))
             uses = (
                 select(objects.c.bucket)

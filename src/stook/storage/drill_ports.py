@@ -7,7 +7,7 @@ processes, and each writing call is one transaction (`docs/formats/catalog.md`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from stook.ids import SegmentId
@@ -64,6 +64,15 @@ class DrillOutcome:
     refused: int
     """Those among them that did not come, or came false."""
     why: str = ""
+
+
+def after(target: DrillTarget, outcome: DrillOutcome) -> DrillTarget:
+    """The target once the outcome is recorded. Pure."""
+    now = replace(target, tried_ms=outcome.at_ms, rows=outcome.rows)
+    if not outcome.passed:
+        return replace(now, failures=target.failures + 1, why=outcome.why[:MAX_WHY_CHARS])
+    spot_ms = outcome.at_ms if outcome.spot else target.spot_ms
+    return replace(now, proved_ms=outcome.at_ms, spot_ms=spot_ms, failures=0, why="")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import SegmentId
 from stook.storage.drill_ports import (
     DAY_MS,
-    MAX_WHY_CHARS,
     BucketProof,
     DrillOutcome,
     DrillSums,
     DrillTarget,
     ObjectProof,
+    after,
 )
 from stook.storage.names import name_bytes
 from stook.storage.renter_ports import ObjectEntry, SegmentEntry
@@ -63,13 +62,7 @@ class MemoryDrills:
             before = self._pool.get(outcome.segment_id)
             if before is None:
                 return
-            now = replace(before, tried_ms=outcome.at_ms, rows=outcome.rows)
-            if outcome.passed:
-                spot = outcome.at_ms if outcome.spot else before.spot_ms
-                now = replace(now, proved_ms=outcome.at_ms, spot_ms=spot, failures=0, why="")
-            else:
-                now = replace(now, failures=before.failures + 1, why=outcome.why[:MAX_WHY_CHARS])
-            self._pool[outcome.segment_id] = now
+            self._pool[outcome.segment_id] = after(before, outcome)
             for bucket, held in self._entries().items():
                 if any(outcome.segment_id in entry.segment_ids for entry in held.values()):
                     key = bucket, outcome.at_ms // DAY_MS
