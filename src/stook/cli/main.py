@@ -31,6 +31,8 @@ COMMANDS: dict[str, str] = {
     "stat": "cmd_stat",
     "rm": "cmd_rm",
     "status": "cmd_status",
+    "drill": "cmd_drill",
+    "certificate": "cmd_certificate",
     "farmers": "cmd_farmers",
     "agent": "cmd_agent",
     "farm": "cmd_farm",

@@ -14,10 +14,12 @@ from itertools import islice
 
 from stook.clock import Clock, Entropy, Offload
 from stook.errors import ConflictError, CorruptionError, NotEnoughError, NotFoundError, StookError
+from stook.identity.keys import NodeKey
 from stook.ids import NetworkId, PublicKey
 from stook.renter.arrival import Arrivals
 from stook.renter.download import Downloader, Target, locate_range, whole
-from stook.renter.drill import Driller
+from stook.renter.drill import Driller, OnDrill
+from stook.renter.drill_loop import DrillLoop, OnCertificate
 from stook.renter.fetch import Fetcher
 from stook.renter.files import BytesSink
 from stook.renter.in_order import fetch_in_order
@@ -162,6 +164,29 @@ class Client:
             offload=offload,
         )
         """Proves that stored objects come back."""
+
+    def drill_loop(
+        self,
+        key: NodeKey,
+        bytes_per_day: int,
+        *,
+        on_drill: OnDrill,
+        on_certificate: OnCertificate,
+        on_error: Callable[[str, Exception], None],
+    ) -> DrillLoop:
+        """Drilling without end, for a client that stays open: run its chore. `key` signs the certificates."""
+        return DrillLoop(
+            driller=self.driller,
+            key=key,
+            catalog=self._catalog,
+            clock=self._clock,
+            entropy=self._entropy,
+            offload=self._offload,
+            bytes_per_day=bytes_per_day,
+            on_drill=on_drill,
+            on_certificate=on_certificate,
+            on_error=on_error,
+        )
 
     async def aclose(self) -> None:
         """Stop what still runs behind: shards beyond the durable ones are then the agent's to fill."""

@@ -221,7 +221,7 @@ class Driller:
             why, asked_in_vain = str(error), bool(witness.asked) and not witness.heard
         except (CorruptionError, NotFoundError) as error:
             why = str(error)
-        if why and (await self._offload(lambda: self._look_up(target.segment_id)))[0] is None:
+        if why and not await self._offload(lambda: self._catalog.drills.objects_of(target.segment_id)):
             return None  # replaced or removed while it was drilled: its shards are being erased, and rightly so
         given = witness.given
         refusals = witness.refusals

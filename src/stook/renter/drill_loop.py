@@ -18,6 +18,8 @@ from stook.renter.drill import Driller, OnDrill, Run
 from stook.renter.drill_plan import Pick, affordable_ms, choose
 from stook.storage.renter_ports import Catalog
 
+OnCertificate = Callable[[str, SignedCertificate], None]
+"""Told of a bucket's name and its new certificate."""
 ROUND_SECONDS = 60.0
 CERTIFY_EVERY_MS = DAY_MS
 _MOST_A_ROUND = 64
@@ -38,7 +40,7 @@ class DrillLoop:
         offload: Offload,
         bytes_per_day: int,
         on_drill: OnDrill = lambda drilled: None,
-        on_certificate: Callable[[str, SignedCertificate], None] = lambda bucket, signed: None,
+        on_certificate: OnCertificate = lambda bucket, signed: None,
         on_error: Callable[[str, Exception], None] = lambda name, error: None,
     ) -> None:
         """Raises `ValueError` for an allowance of nothing."""
