@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "status": "cmd_status",
     "drill": "cmd_drill",
     "certificate": "cmd_certificate",
+    "durability": "cmd_durability",
     "farmers": "cmd_farmers",
     "agent": "cmd_agent",
     "farm": "cmd_farm",

@@ -20,11 +20,13 @@ from stook.renter.arrival import Arrivals
 from stook.renter.download import Downloader, Target, locate_range, whole
 from stook.renter.drill import Driller, OnDrill
 from stook.renter.drill_loop import DrillLoop, OnCertificate
+from stook.renter.durability import DEFAULT_HAZARD, Hazard
 from stook.renter.fetch import Fetcher
 from stook.renter.files import BytesSink
 from stook.renter.in_order import fetch_in_order
 from stook.renter.meter import Meter
 from stook.renter.mill import Mill
+from stook.renter.outlook import Outlook, outlook
 from stook.renter.ports import Agent, AgentStatus, Item, OnProgress, Sink
 from stook.renter.push import Pusher
 from stook.renter.slots import DEFAULT_BUDGET_BYTES, SlotPool
@@ -446,6 +448,13 @@ class Client:
             unknown += len(page) - len(await self._agent.known(page))
             after = page[-1]
         return RenterStatus(totals, await self._agent.status(), unknown, proofs)
+
+    async def outlook(self, bucket: str, hazard: Hazard = DEFAULT_HAZARD) -> Outlook:
+        """How likely a bucket, or some of it, is lost within a year, and what would do it. Raises `NotFoundError`."""
+        targets = await self.driller.pool([bucket]).targets()
+        wanted = [target.segment_id for target in targets]
+        held, farmers = await self._agent.holdings(wanted), await self._agent.farmer_facts()
+        return await self._offload(lambda: outlook(wanted, held, farmers, hazard))
 
     async def _tidy(self) -> None:
         """Collect garbage behind something that is done: what keeps us from it keeps, for the list of it is durable."""
