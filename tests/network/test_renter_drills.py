@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from renter_sources import item
 from sim_objects import BUCKET, put_all, some_objects
@@ -17,7 +19,8 @@ from stook.renter.drill_loop import DrillLoop
 from stook.renter.drill_plan import Pick, rows_of
 from stook.renter.ports import Located
 from stook.shards.geometry import Policy
-from stook.sim.adversaries import HoldsHostage, ServesOtherBytes, Stalls
+from stook.sim.adversaries import Forgets, HoldsHostage, ServesOtherBytes, Stalls
+from stook.sim.adversary import Casting
 from stook.sim.loop import run
 from stook.sim.testnet import Testnet
 from stook.storage.renter_ports import OutcomeKind
@@ -150,6 +153,38 @@ def test_liars_enough_to_lose_a_segment_are_in_the_certificate() -> None:
             assert (certificate.drills, certificate.drills_failed, certificate.failing_segments) == (1, 1, 1)
             assert certificate.failing_bytes == certificate.segment_bytes
             assert certificate.unreadable_ppm == 1_000_000
+
+    run(main(), within_seconds=3600)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    cast=st.dictionaries(st.integers(0, 5), st.sampled_from([ServesOtherBytes, HoldsHostage, Forgets]), max_size=6),
+)
+def test_a_bucket_is_certified_as_what_its_honest_farmers_can_give(seed: int, cast: dict[int, Casting]) -> None:
+    """Whoever lies, and however many: what k honest farmers hold is proved, all else fails and is said to."""
+
+    async def main() -> None:
+        async with net_of(seed=seed, cast=cast) as net:
+            await stored(net, (100_000, 1_500_000))
+            honest = {farmer.node_id for farmer in net.honest}
+            driller = net.renter.client.driller
+            targets = {target.segment_id: target for target in await driller.pool().targets()}
+            held = await net.renter.agent.holdings(targets)
+            good = {
+                segment_id
+                for segment_id, segment in held.items()
+                if len({index for farmer, index in segment.shards if farmer in honest}) >= POLICY.k
+            }
+            report = await drill(net)
+            assert not report.offline
+            assert {each.outcome.segment_id for each in report.failed} == targets.keys() - good
+            assert not honest & report.refusals.keys()
+            certificate = (await driller.certify(BUCKET, net.renter.key)).certificate
+            assert certificate.proved_bytes == sum(targets[segment_id].plain_bytes for segment_id in good)
+            assert certificate.failing_segments == len(targets) - len(good)
+            assert (certificate.unreadable_ppm == 0) == (len(good) == len(targets))
 
     run(main(), within_seconds=3600)
 

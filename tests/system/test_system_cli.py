@@ -380,6 +380,10 @@ def test_drills_prove_what_is_stored_and_a_stranger_can_check(fresh: Renter) -> 
     assert fresh.json("stat", "b/big")["proved_ms"] > 0
     assert b"proven restorable" in fresh.run("status").stdout
     fresh.run("certificate", "export", "b", "b.cert")
+    look = fresh.json("durability", "b")
+    assert (look["segments_unreadable"], look["farmers"]) == (0, 6)
+    assert 0 < look["loss_per_year"]["at_least"] <= look["loss_per_year"]["at_most"] < 1
+    assert b"still mostly an assumption" in fresh.run("durability").stdout
     stranger = Renter(fresh.work / "nowhere", fresh.work, fresh.capture)
     judged = stranger.json("certificate", "verify", "b.cert")
     assert judged["certificates"][0]["proved_bytes"] == 5 * MIB + 100

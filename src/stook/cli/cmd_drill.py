@@ -99,7 +99,9 @@ def _print(report: DrillReport, certificates: dict[str, SignedCertificate]) -> N
 
 
 async def _certify(renter: Renter, buckets: list[str]) -> dict[str, SignedCertificate]:
-    return {name: await renter.client.driller.certify(name, renter.key) for name in buckets}
+    """New certificates of those that have something at farmers."""
+    driller = renter.client.driller
+    return {name: await driller.certify(name, renter.key) for name in buckets if await driller.pool([name]).targets()}
 
 
 async def _once(renter: Renter, buckets: tuple[str, ...], budget: int, *, as_json: bool) -> DrillReport:

@@ -10,7 +10,7 @@ import click
 
 from stook.cli.local_tree import shown
 from stook.cli.output import emit, human_size, human_time, plural, say, warn
-from stook.cli.proved import proof_fields, proved_words
+from stook.cli.proved import bucket_fields, proof_fields, proved_words
 from stook.cli.remote import REMOTE, RemoteName
 from stook.cli.renting import open_home
 from stook.cli.run import json_option, pass_home, run
@@ -44,10 +44,12 @@ def object_line(summary: ObjectSummary, proof: ObjectProof | None = None, *, lon
 
 
 async def _list_buckets(client: Client, *, as_json: bool) -> None:
-    totals = (await client.status()).buckets
+    status = await client.status()
+    totals = status.buckets
     for name, total in totals.items():
         if as_json:
-            emit({"bucket": name, "objects": total.objects, "size_bytes": total.size_bytes})
+            sums = {"bucket": name, "objects": total.objects, "size_bytes": total.size_bytes}
+            emit(sums | bucket_fields(status.proofs[name]))
         else:
             say(f"{human_size(total.size_bytes):>9}  {plural(total.objects, 'object'):>15}  {shown(name)}")
     if not totals and not as_json:

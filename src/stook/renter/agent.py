@@ -29,16 +29,7 @@ from stook.renter.drafts import HOUR_MS, DraftRules
 from stook.renter.durability_facts import farmer_facts, held_segments
 from stook.renter.outlook import FarmerFacts, HeldSegment
 from stook.renter.planner import Candidate, Spread, independent_domains
-from stook.renter.ports import (
-    AgentStatus,
-    Allotment,
-    Dealing,
-    Located,
-    Order,
-    Placed,
-    PlacementPolicy,
-    Ticket,
-)
+from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, Placed, PlacementPolicy, Ticket
 from stook.renter.recovery import recover_placements
 from stook.renter.roster import Roster
 from stook.shards.erasure import Codec

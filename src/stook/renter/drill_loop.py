@@ -98,7 +98,7 @@ class DrillLoop:
             try:
                 last = await self._driller.certificates(bucket.name, 1)
                 due = not last or last[0].certificate.until_ms + CERTIFY_EVERY_MS <= self._clock.now_ms()
-                if due:
+                if due and (last or await self._driller.pool([bucket.name]).targets()):
                     self._on_certificate(bucket.name, await self._driller.certify(bucket.name, self._key))
             except (NotFoundError, ConflictError):
                 continue  # removed, or certified by somebody else, this very moment

@@ -24,7 +24,7 @@ REST_MS = DAY_MS
 FIRST_RETRY_MS = 3_600_000
 LAST_RETRY_MS = 7 * DAY_MS
 REPORTED_AT = 3
-"""So many failures in a row are no passing trouble any more."""
+"""So many failures in a row are no passing trouble any more: drilling without end names the segment."""
 
 
 @dataclass(frozen=True, slots=True)
