@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from certificate_samples import DAY_MS, MIB, certify, target
 from stook.audits.allowance import Allowance
 from stook.renter.certificate import verify_certificate
-from stook.renter.drill_plan import affordable_ms, choose, choose_rows, rows_after
+from stook.renter.drill_plan import affordable_ms, choose, choose_rows, largest_bytes, rows_after
 from stook.sim.dice import Dice
 
 SIZES = st.lists(st.integers(1, 64), min_size=1, max_size=25)
@@ -29,12 +29,12 @@ def test_everything_is_proved_in_the_long_run_and_the_budget_holds(sizes: list[i
     while any(each.proved_ms == 0 for each in pool.values()):
         rounds += 1
         assert rounds < 3000, "some segment is never drawn"
+        now += affordable_ms(allowance, largest_bytes(pool.values()), now)
         pick = choose(list(pool.values()), now, dice)
         if pick is None:
             now += 3_600_000
             continue
         cost = pick.target.fetch_bytes
-        now += affordable_ms(allowance, cost, now)
         allowance = allowance.spend(cost, now)
         spent, largest = spent + cost, max(largest, cost)
         assert spent <= daily * MIB * (1 + (now - begun) / DAY_MS) + max(0, largest - daily * MIB) + 1

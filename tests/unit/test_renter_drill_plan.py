@@ -18,6 +18,7 @@ from stook.renter.drill_plan import (
     choose,
     choose_rows,
     due_again_ms,
+    largest_bytes,
     retry_ms,
     rows_after,
     rows_of,
@@ -106,6 +107,14 @@ def test_dice_are_fair_and_refuse_nothing() -> None:
     with pytest.raises(ValueError):
         below(0, dice)
     assert sorted(shuffled([5, 1, 3], dice)) == [1, 3, 5]
+
+
+def test_the_largest_that_may_be_drawn() -> None:
+    pool = [target(1, 3), target(2, 9)]
+    assert largest_bytes(pool) == 9 * MIB
+    assert largest_bytes(pool, {pool[1].segment_id}) == 3 * MIB
+    assert largest_bytes([]) == 0
+    assert target(1, plain_bytes=1).fetch_bytes == 4 * 16_384, "whole stripes travel"
 
 
 def test_the_next_waits_until_it_fits() -> None:

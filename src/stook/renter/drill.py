@@ -25,7 +25,7 @@ from stook.errors import (
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId, NodeId, PublicKey, SegmentId
 from stook.renter.certificate import SignedCertificate, draft_certificate, period_of, sign_certificate
-from stook.renter.drill_plan import Pick, choose, choose_rows, rows_after
+from stook.renter.drill_plan import Pick, choose, choose_rows, largest_bytes, rows_after
 from stook.renter.fetch import Fetcher, Wish
 from stook.renter.ports import Agent, Dealing, Located, Ticket
 from stook.renter.slots import Slot, SlotPool
@@ -324,20 +324,21 @@ class Driller:
     ) -> DrillReport:
         """Drill until `budget_bytes` are fetched or every segment was drilled once in this run.
 
-        Raises `NotFoundError` without one of the buckets, `UserError` when the budget is too small for the first draw.
+        Raises `NotFoundError` without one of the buckets, `UserError` when the budget does not suffice for the largest.
         """
         pool, run = self.pool(buckets), Run(self, on_drill)
         done: set[SegmentId] = set()
         while not run.report.offline:
             targets = list(await pool.targets())
+            # Before the draw: what is drawn must not be dropped for its size, or small segments would be drawn more.
+            most = largest_bytes(targets, done)
+            if run.report.charged_bytes + most > budget_bytes:
+                if not done:
+                    raise UserError(f"{budget_bytes:,} bytes are too few: the largest segment takes {most:,}")
+                break
             pick = choose(targets, self._clock.now_ms(), self._entropy, done=done, rest_ms=0, retry_now=True)
             if pick is None:
                 run.report.complete = True
-                break
-            if run.report.charged_bytes + pick.target.fetch_bytes > budget_bytes:
-                if not run.report.drills and not done:
-                    cost = pick.target.fetch_bytes
-                    raise UserError(f"{budget_bytes:,} bytes are too few: the segment that was drawn takes {cost:,}")
                 break
             done.add(pick.target.segment_id)
             for outcome in await run.drill(pick, pool):

@@ -15,7 +15,7 @@ from stook.errors import ConflictError, NotFoundError
 from stook.identity.keys import NodeKey
 from stook.renter.certificate import SignedCertificate
 from stook.renter.drill import Driller, OnDrill, Run
-from stook.renter.drill_plan import Pick, affordable_ms, choose
+from stook.renter.drill_plan import affordable_ms, choose, largest_bytes
 from stook.storage.renter_ports import Catalog
 
 OnCertificate = Callable[[str, SignedCertificate], None]
@@ -27,7 +27,7 @@ _MOST_A_ROUND = 64
 
 
 class DrillLoop:
-    """Draws, waits until what was drawn may be afforded, drills it; and once a day certifies every bucket."""
+    """Waits until whatever is drawn may be afforded, draws, drills; and once a day certifies every bucket."""
 
     def __init__(
         self,
@@ -56,8 +56,6 @@ class DrillLoop:
         self._on_drill = on_drill
         self._on_certificate = on_certificate
         self._allowance: Allowance | None = None
-        self._pick: Pick | None = None
-        """Drawn, and not afforded yet. What is affordable must not decide what is drawn."""
         self.chore = Chore("drill", ROUND_SECONDS, self.round, on_error)
 
     async def _left(self) -> Allowance:
@@ -73,16 +71,13 @@ class DrillLoop:
         for _ in range(_MOST_A_ROUND):
             now = self._clock.now_ms()
             targets = list(await pool.targets())
-            if self._pick is not None and self._pick.target not in targets:
-                self._pick = None
-            if self._pick is None:
-                self._pick = choose(targets, now, self._entropy)
-            if self._pick is None:
-                break
             allowance = await self._left()
-            if affordable_ms(allowance, self._pick.target.fetch_bytes, now) > 0:
+            # Before the draw: what is drawn must not wait, or be forgotten by a restart, for its size.
+            if affordable_ms(allowance, largest_bytes(targets), now) > 0:
                 break
-            pick, self._pick = self._pick, None
+            pick = choose(targets, now, self._entropy)
+            if pick is None:
+                break
             before = run.report.charged_bytes
             recorded = await run.drill(pick, pool)
             self._allowance = allowance.spend(run.report.charged_bytes - before, self._clock.now_ms())

@@ -100,6 +100,11 @@ def choose(
     return Pick(_by_bytes(rested[: (len(rested) + 1) // 2], dice), spot=False)
 
 
+def largest_bytes(targets: Iterable[DrillTarget], done: Collection[SegmentId] = ()) -> int:
+    """What the next drill may fetch at most, whatever is drawn; 0 when nothing is left."""
+    return max((target.fetch_bytes for target in targets if target.segment_id not in done), default=0)
+
+
 def _by_bytes(targets: Sequence[DrillTarget], dice: Dice) -> DrillTarget:
     at = below(sum(target.plain_bytes for target in targets), dice)
     for target in targets:
