@@ -464,6 +464,8 @@ class Renter:
     client: Client
     agent: LocalAgent
     settings: Settings
+    key: NodeKey
+    """Signs restore certificates."""
 
 
 @asynccontextmanager
@@ -497,7 +499,7 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
         stack.push_async_callback(client.aclose)
         if refresh:
             await agent.refresh()
-        yield Renter(client, agent, settings)
+        yield Renter(client, agent, settings, key)
 
 
 def load_agent_keys(home: Path, passphrase: str | None) -> tuple[NodeKey, bytes]:

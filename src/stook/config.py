@@ -102,6 +102,8 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     memory_budget: Text = "160 MiB"
     upload_limit: Text = "0"
     download_limit: Text = "0"
+    drill_per_day: Text = "1 GiB"
+    """What restore drills may fetch in a day; above 0."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -179,6 +181,8 @@ def _check_quantities(path: Path, settings: Settings) -> None:
             parse_size(size)
         for rate in (farm.upload_limit, farm.download_limit, rent.upload_limit, rent.download_limit):
             parse_size(rate)
+        if parse_size(rent.drill_per_day) < 1:
+            raise ConfigError("drill_per_day: drills without any bytes prove nothing; just do not run `stook drill`")
         for duration in (farm.min_duration, farm.max_duration, farm.scrub_interval, rent.contract_duration):
             parse_duration_ms(duration)
         for address in (node.listen, *node.advertise):

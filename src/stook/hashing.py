@@ -52,6 +52,7 @@ class Tag(enum.Enum):
     PRE_LEAF = "salted-pre-leaf"
     SALTED_LEAF = "salted-leaf"
     SALTED_ROOT = "salted-root"
+    CERTIFICATE = "restore-certificate"
 
     @property
     def key(self) -> bytes:

@@ -1,8 +1,9 @@
-"""Targets: what auditors, farmers and holders of receipt files can bring before the judges of audits."""
+"""Targets: what auditors, farmers, owners and holders of files can bring before the judges of audits and of drills."""
 
 from __future__ import annotations
 
 import audit_samples as audits
+import certificate_samples as certificates
 import contract_samples as contracts
 from fuzz_base import Tape, check_text, target, vary
 from stook.audits.challenge import (
@@ -23,6 +24,13 @@ from stook.codec import decode, encode
 from stook.contracts.loss import NotedLoss, note_loss, verify_loss
 from stook.contracts.verdict import Verdict
 from stook.errors import StookError
+from stook.renter.certificate import (
+    CertificateFile,
+    SignedCertificate,
+    read_certificate_file,
+    verify_certificate,
+    verify_chain,
+)
 
 SIZES = (100, 2 * 16384 + 1, 4 * 16384)
 KEPT = audits.keeper(SIZES)
@@ -174,3 +182,33 @@ def holdings(data: bytes) -> None:
     assert holding.encoded() == data
     drawn = holding.draw(audits.NONCE, 60)
     assert 1 <= sum(len(units) for _, units in drawn) <= 60
+
+
+CHAIN = certificates.chain()
+
+
+@target(
+    "renter.certificate_file",
+    seeds=lambda: [encode(CertificateFile(1, tuple(CHAIN))), b"x" + bytes(40), b"x" + bytes(range(90))],
+    covers=(
+        "stook.renter.certificate.read_certificate_file",
+        "stook.renter.certificate.verify_certificate",
+        "stook.renter.certificate.verify_chain",
+    ),
+    weight=4,
+    memory=None,
+)
+def certificate_files(data: bytes) -> None:
+    """As it came; or, after an ``x``, one with numbers changed and signed again by its owner."""
+    if data[:1] == b"x":
+        tape = Tape(data[1:])
+        certificate = vary(tape.pick(CHAIN).certificate, tape)
+        signed = SignedCertificate(certificate, certificates.OWNER.sign(certificate.digest))
+        data = encode(CertificateFile(1, (signed, *CHAIN[: tape.number(2)])))
+    file = read_certificate_file(data)
+    verify_chain(file.certificates)
+    for signed in file.certificates:
+        verify_certificate(signed)
+        found = signed.certificate
+        assert found.segment_bytes * found.unreadable_ppm >= 0
+        assert found.proved_bytes + found.failing_bytes <= found.segment_bytes

@@ -17,12 +17,14 @@ from msgspec import inspect
 
 import audit_samples as audits
 import stook
+from certificate_samples import chain
 from contract_samples import RENTER
 from stook.audits.challenge import Ask, Challenge, SaltedAsk, repeat_challenge
 from stook.audits.evidence import ReceiptFile
 from stook.audits.receipt import BatchReceipt, settle
 from stook.codec import Record
 from stook.contracts.loss import LossNote
+from stook.renter.certificate import Certificate
 from stook.shards.pointer import Extent, ObjectRecord, SegmentRecord
 
 MOST_ITEMS = 3
@@ -66,6 +68,7 @@ AGREEING: dict[type[Record], tuple[Record, ...]] = {
             (),
         ),
     ),
+    Certificate: (chain()[0].certificate, chain()[-1].certificate),
     SegmentRecord: (
         SegmentRecord(1, b"s" * 16, b"k" * 32, 2, 3, 16384, 20_000, b"h" * 32, (b"r" * 32,) * 3),
         SegmentRecord(255, bytes(16), bytes(32), 1, 255, 16384, 1, bytes(32), (bytes(32),) * 255),

@@ -364,6 +364,46 @@ def test_a_lost_agent_database_comes_back_from_the_farmers(
     away.run("cat", "b/x", code=2)
 
 
+# --- restore drills --------------------------------------------------------------------------------------------------
+
+
+def test_drills_prove_what_is_stored_and_a_stranger_can_check(fresh: Renter) -> None:
+    fresh.run("mb", "b")
+    fresh.run("put", "-", "b/big", feed=dice(5 * MIB, 8))
+    fresh.run("put", "-", "b/small", feed=dice(100, 9))
+    assert fresh.json("ls", "b")["proved_ms"] is None
+    report = fresh.json("drill")
+    assert report["ok"]
+    assert (report["complete"], report["refusals"]) == (True, {})
+    assert report["proved_bytes"] == 5 * MIB + 100
+    assert report["unreadable_ppm"] == {"b": 0}
+    assert fresh.json("stat", "b/big")["proved_ms"] > 0
+    assert b"proven restorable" in fresh.run("status").stdout
+    fresh.run("certificate", "export", "b", "b.cert")
+    look = fresh.json("durability", "b")
+    assert (look["segments_unreadable"], look["farmers"]) == (0, 6)
+    assert 0 < look["loss_per_year"]["at_least"] <= look["loss_per_year"]["at_most"] < 1
+    assert b"still mostly an assumption" in fresh.run("durability").stdout
+    stranger = Renter(fresh.work / "nowhere", fresh.work, fresh.capture)
+    judged = stranger.json("certificate", "verify", "b.cert")
+    assert judged["certificates"][0]["proved_bytes"] == 5 * MIB + 100
+
+
+def test_drilling_without_end_stops_in_order(fresh: Renter) -> None:
+    fresh.run("mb", "b")
+    fresh.run("put", "-", "b/x", feed=dice(100_000, 10))
+    command = fresh.command("drill", "--continuous", "--json")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        events = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0, process.stderr.read()
+    assert [event["event"] for event in events] == ["drill", "certificate"]
+    assert events[0]["passed"]
+    assert fresh.json("ls", "b")["proved_ms"] == events[0]["at_ms"]
+
+
 # --- last, for it costs two farmers ----------------------------------------------------------------------------------
 
 

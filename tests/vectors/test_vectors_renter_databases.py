@@ -22,6 +22,7 @@ from stook.storage.agent_tables import AGENT_SCHEMA, agent_metadata
 from stook.storage.catalog import SqlCatalog
 from stook.storage.catalog_tables import CATALOG_SCHEMA, catalog_metadata
 from stook.storage.database import MIGRATIONS, Database, Schema
+from stook.storage.drill_ports import DrillSums
 from stook.storage.renter_ports import BucketTotals, OutcomeKind, PlacementState
 
 DATA = Path(__file__).parent / "data"
@@ -54,6 +55,27 @@ def test_a_catalog_of_the_first_schema_is_read(tmp_path: Path) -> None:
     assert catalog.next_versions("photos", ["gone"]) == {"gone": 2}
     assert [each.name for each in catalog.stale_uploads(100, 9)] == ["film"]
     assert list(catalog.upload_segments(b"\1" * 16)) == [0]
+    catalog.close()
+
+
+def test_a_catalog_of_the_first_schema_has_proved_nothing_yet(tmp_path: Path) -> None:
+    catalog = SqlCatalog.open(kept("catalog-v1", tmp_path / "catalog.db"))
+    assert catalog.drills.targets() == []
+    assert catalog.drills.bucket_proof("photos").never == 2
+    assert catalog.drills.enlist(5) == len(catalog.drills.targets())
+    catalog.close()
+
+
+def test_a_catalog_of_the_second_schema_is_read(tmp_path: Path) -> None:
+    catalog = SqlCatalog.open(kept("catalog-v2", tmp_path / "catalog.db"))
+    assert [each.name for each in catalog.list_objects("photos").objects] == ["a\0🌾", "b"]
+    first, second = catalog.drills.targets()
+    assert (first.segment_id, first.since_ms, first.proved_ms, first.spot_ms) == (sid(1), 2000, 3000, 3000)
+    assert first.rows == bytes([5]) + bytes(31)
+    assert (second.tried_ms, second.proved_ms, second.failures, second.why) == (86_400_000, 0, 1, "too few")
+    assert catalog.drills.sums("photos", 0, 0) == DrillSums(1, 0, 65_536, 3, 1)
+    assert catalog.drills.fetched_on(86_400_000) == 16_384
+    assert catalog.drills.certificates("photos") == [b"first certificate"]
     catalog.close()
 
 
@@ -110,8 +132,8 @@ STEP = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "catalog_0002"
-down_revision = "catalog_0001"
+revision = "catalog_0003"
+down_revision = "catalog_0002"
 
 
 def upgrade():
@@ -124,8 +146,8 @@ def upgrade():
 
 def next_schema(folder: Path, extra: str = "") -> Schema:
     folder.mkdir()
-    (folder / "catalog_0002_colour.py").write_text(STEP.format(extra=extra))
-    return replace(CATALOG_SCHEMA, head="catalog_0002", steps=(folder,))
+    (folder / "catalog_0003_colour.py").write_text(STEP.format(extra=extra))
+    return replace(CATALOG_SCHEMA, head="catalog_0003", steps=(folder,))
 
 
 def test_a_step_rebuilds_a_table_and_loses_no_row(tmp_path: Path) -> None:

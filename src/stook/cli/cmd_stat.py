@@ -10,6 +10,7 @@ import click
 
 from stook.cli.local_tree import shown
 from stook.cli.output import emit, human_size, human_time, plural, say
+from stook.cli.proved import proof_fields, proved_words
 from stook.cli.remote import REMOTE_OBJECT, RemoteName
 from stook.cli.renting import open_home
 from stook.cli.run import json_option, pass_home, run
@@ -24,6 +25,11 @@ _MEANING = {
     "sound": "some shards are missing, not enough to matter; the agent fills them",
     "endangered": "few shards can still be lost: run `stook agent run`, or check the farmers",
     "unreadable": "too few shards: it cannot be read unless farmers come back",
+}
+
+_PROVEN = {
+    "never": "never: `stook drill` would try",
+    "failing": "the last drill could not bring all of it back",
 }
 
 
@@ -64,7 +70,7 @@ def as_dictionary(stat: ObjectStat) -> dict[str, object]:
             }
             for segment in stat.segments
         ],
-    }
+    } | proof_fields(stat.proof)
 
 
 def _print(stat: ObjectStat, *, long: bool) -> None:
@@ -78,6 +84,7 @@ def _print(stat: ObjectStat, *, long: bool) -> None:
         return
     word = health_of(stat.segments)
     say(f"  health    {word}: {_MEANING[word]}")
+    say(f"  proven    {_PROVEN.get(proved := proved_words(stat.proof, empty=False), f'restorable {proved}')}")
     for (k, n, stored), count in sorted(Counter((s.k, s.n, s.stored) for s in stat.segments).items()):
         say(f"  segments  {count:,} with {stored} of {n} shards stored, any {k} of which bring it back")
     say(f"  shards    {plural(sum(segment.stored for segment in stat.segments), 'signed receipt')} held")
@@ -96,7 +103,8 @@ def stat_command(home: Path, remote: RemoteName, long: bool, as_json: bool) -> N
 
     Its size, time and mode, and how its segments stand. Stored shards are those whose farmer signed for them; nobody
     is asked again now. An object is as healthy as its worst segment: whole (all n shards), sound (at least r),
-    endangered (below r), unreadable (below k). Small objects share a segment with others.
+    endangered (below r), unreadable (below k). Small objects share a segment with others. Proven restorable is when a
+    restore drill last brought every byte of it back.
     """
 
     async def work() -> None:

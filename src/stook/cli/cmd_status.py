@@ -10,6 +10,7 @@ import click
 from stook.cli.local_tree import shown
 from stook.cli.output import emit, human_size, plural, say
 from stook.cli.placing import shortage
+from stook.cli.proved import bucket_fields, bucket_words
 from stook.cli.renting import open_home
 from stook.cli.run import json_option, pass_home, run
 from stook.errors import NotEnoughError
@@ -71,7 +72,7 @@ async def gather(renter: Renter) -> dict[str, Any]:
         "ok": agent.segments_unreadable == 0 and status.segments_unknown == 0,
         "network": renter.settings.node.network,
         "buckets": {
-            name: {"objects": totals.objects, "size_bytes": totals.size_bytes}
+            name: {"objects": totals.objects, "size_bytes": totals.size_bytes} | bucket_fields(status.proofs[name])
             for name, totals in status.buckets.items()
         },
         "objects": sum(totals.objects for totals in status.buckets.values()),
@@ -116,6 +117,8 @@ def _print(status: dict[str, Any]) -> None:
     say(f"  objects    {status['objects']:,}, {human_size(status['size_bytes'])}")
     for name, totals in status["buckets"].items():
         say(f"             {plural(totals['objects'], 'object')}, {human_size(totals['size_bytes'])} in {shown(name)}")
+        if totals["objects"]:
+            say(f"               {bucket_words(totals)}")
     say(
         f"  segments   {status['segments']:,}: {status['segments_below_n']:,} below n, "
         f"{status['segments_below_r']:,} below r, {status['segments_unreadable']:,} unreadable"
@@ -147,7 +150,8 @@ def status_command(home: Path, as_json: bool) -> None:
     And how new data will be stored, the policy: any k shards of a segment bring it back; below r it is refilled first;
     at o signed receipts an object exists; n shards are what it is filled up to. Counted are the shards whose farmers
     signed for them. Farmers are asked for news, and whoever does not answer is passed over; nobody is asked to prove
-    anything yet.
+    anything yet. Under each bucket stands what restore drills (`stook drill`) proved: the oldest and the newest proof
+    of an object, and how many have none.
     """
 
     async def work() -> None:

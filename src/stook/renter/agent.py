@@ -27,6 +27,8 @@ from stook.renter.book import FarmerBook
 from stook.renter.caretaker import Caretaker, CareTiming
 from stook.renter.claims import ClaimDesk, ClaimTiming
 from stook.renter.drafts import HOUR_MS, DraftRules
+from stook.renter.durability_facts import farmer_facts, held_segments
+from stook.renter.outlook import FarmerFacts, HeldSegment
 from stook.renter.planner import Candidate, Spread, independent_domains
 from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, Placed, PlacementPolicy, Ticket
 from stook.renter.recovery import recover_placements
@@ -421,6 +423,14 @@ class LocalAgent:
         """See `ports.Agent.settle`."""
         await self.caretaker.fill_all()
         await self.caretaker.cancel_due()
+
+    async def farmer_facts(self) -> Mapping[NodeId, FarmerFacts]:
+        """See `ports.DurabilityFacts`."""
+        return await farmer_facts(self._store, self.book, self._clock, self._offload)
+
+    async def holdings(self, segment_ids: Iterable[SegmentId]) -> Mapping[SegmentId, HeldSegment]:
+        """See `ports.DurabilityFacts`."""
+        return await held_segments(self._store, self._clock, self._offload, segment_ids)
 
     async def status(self) -> AgentStatus:
         """See `ports.Agent.status`."""

@@ -14,14 +14,19 @@ from itertools import islice
 
 from stook.clock import Clock, Entropy, Offload
 from stook.errors import ConflictError, CorruptionError, NotEnoughError, NotFoundError, StookError
+from stook.identity.keys import NodeKey
 from stook.ids import NetworkId, PublicKey
 from stook.renter.arrival import Arrivals
 from stook.renter.download import Downloader, Target, locate_range, whole
+from stook.renter.drill import Driller, OnDrill
+from stook.renter.drill_loop import DrillLoop, OnCertificate
+from stook.renter.durability import DEFAULT_HAZARD, Hazard
 from stook.renter.fetch import Fetcher
 from stook.renter.files import BytesSink
 from stook.renter.in_order import fetch_in_order
 from stook.renter.meter import Meter
 from stook.renter.mill import Mill
+from stook.renter.outlook import Outlook, outlook
 from stook.renter.ports import Agent, AgentStatus, Item, OnProgress, Sink
 from stook.renter.push import Pusher
 from stook.renter.slots import DEFAULT_BUDGET_BYTES, SlotPool
@@ -29,6 +34,7 @@ from stook.renter.upload import Uploaded, Uploader
 from stook.renter.vault import Vault
 from stook.shards.erasure import Codec
 from stook.shards.pointer import ObjectRecord
+from stook.storage.drill_ports import BucketProof, ObjectProof
 from stook.storage.presence import MemoryPresence, Presence
 from stook.storage.renter_ports import (
     Bucket,
@@ -58,6 +64,8 @@ class ObjectStat:
     mode: int
     content_hash: bytes
     segments: tuple[SegmentStat, ...]
+    proof: ObjectProof | None = None
+    """When a restore drill last brought all of it back; None for an empty object, which has nothing at farmers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,8 @@ class RenterStatus:
     agent: AgentStatus
     segments_unknown: int
     """Segments that objects are made of and the agent knows nothing of: its database was lost, or is another's."""
+    proofs: Mapping[str, BucketProof]
+    """What restore drills of each bucket came to."""
 
 
 class Client:
@@ -140,6 +150,44 @@ class Client:
             catalog=catalog,
             codec=codec,
             offload=offload,
+        )
+
+        self.driller = Driller(
+            agent=agent,
+            endpoint=endpoint,
+            node_key=node_key,
+            network=network,
+            slots=slots,
+            vault=self._vault,
+            catalog=catalog,
+            codec=codec,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+        )
+        """Proves that stored objects come back."""
+
+    def drill_loop(
+        self,
+        key: NodeKey,
+        bytes_per_day: int,
+        *,
+        on_drill: OnDrill,
+        on_certificate: OnCertificate,
+        on_error: Callable[[str, Exception], None],
+    ) -> DrillLoop:
+        """Drilling without end, for a client that stays open: run its chore. `key` signs the certificates."""
+        return DrillLoop(
+            driller=self.driller,
+            key=key,
+            catalog=self._catalog,
+            clock=self._clock,
+            entropy=self._entropy,
+            offload=self._offload,
+            bytes_per_day=bytes_per_day,
+            on_drill=on_drill,
+            on_certificate=on_certificate,
+            on_error=on_error,
         )
 
     async def aclose(self) -> None:
@@ -341,6 +389,7 @@ class Client:
         entry, record = await self._record(bucket, name)
         located = await self._agent.locate(entry.segment_ids, self._node_key)
         segments = await self._offload(lambda: self._catalog.segments(entry.segment_ids))
+        proofs = await self.proofs(bucket, [name])
         return ObjectStat(
             bucket=bucket,
             name=name,
@@ -360,7 +409,13 @@ class Client:
                 for segment_id in entry.segment_ids
                 if segment_id in segments  # else the object was replaced this very moment
             ),
+            proof=proofs.get(name),
         )
+
+    async def proofs(self, bucket: str, names: Iterable[str]) -> Mapping[str, ObjectProof]:
+        """When objects were last proved restorable; empty and missing ones are left out. Raises `NotFoundError`."""
+        wanted = list(names)
+        return await self._offload(lambda: self._catalog.drills.object_proofs(bucket, wanted))
 
     async def modes(self, bucket: str, names: Iterable[str]) -> dict[str, int]:
         """The permission bits of those of `names` that exist. Raises `NotFoundError` without the bucket."""
@@ -387,11 +442,19 @@ class Client:
         """Sums over everything."""
         names = [bucket.name for bucket in await self.buckets()]
         totals = await self._offload(lambda: {name: self._catalog.totals(name) for name in names})
+        proofs = await self._offload(lambda: {name: self._catalog.drills.bucket_proof(name) for name in names})
         unknown, after = 0, b""
         while page := await self._offload(partial(self._catalog.segment_ids, after, _GARBAGE_PAGE)):
             unknown += len(page) - len(await self._agent.known(page))
             after = page[-1]
-        return RenterStatus(totals, await self._agent.status(), unknown)
+        return RenterStatus(totals, await self._agent.status(), unknown, proofs)
+
+    async def outlook(self, bucket: str, hazard: Hazard = DEFAULT_HAZARD) -> Outlook:
+        """How likely a bucket, or some of it, is lost within a year, and what would do it. Raises `NotFoundError`."""
+        targets = await self.driller.pool([bucket]).targets()
+        wanted = [target.segment_id for target in targets]
+        held, farmers = await self._agent.holdings(wanted), await self._agent.farmer_facts()
+        return await self._offload(lambda: outlook(wanted, held, farmers, hazard))
 
     async def _tidy(self) -> None:
         """Collect garbage behind something that is done: what keeps us from it keeps, for the list of it is durable."""

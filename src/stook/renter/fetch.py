@@ -149,10 +149,9 @@ class Fetcher:
             await self._offload(partial(_check_run, index, here, leaves, first))
             at = end
 
-    @property
-    def agent(self) -> Agent:
-        """Who is told how it went."""
-        return self._agent
+    def note(self, dealing: Dealing) -> None:
+        """Tell the agent how a transfer went."""
+        self._agent.note([dealing])
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -244,7 +243,7 @@ class _Run:
             # A cut transfer is no failure of the farmer, unless it was late: a farmer that only stalls must not be
             # asked first for ever.
             if number in self._late:
-                self._fetcher.agent.note([Dealing(ticket.peer.node_id, False, False)])
+                self._fetcher.note(Dealing(ticket.peer.node_id, False, False))
             raise
         finally:
             if state is State.DONE and ticket.index not in self._done:
@@ -255,6 +254,6 @@ class _Run:
         self._changed.set()
         ok = state is State.DONE
         seconds = self._fetcher.now() - begun
-        self._fetcher.agent.note([Dealing(ticket.peer.node_id, False, ok, len(row), seconds)])
+        self._fetcher.note(Dealing(ticket.peer.node_id, False, ok, len(row), seconds))
         if ok:
             self._on_stored(ticket.peer.node_id, len(row))

@@ -14,6 +14,7 @@ from stook.contracts.contract import Contract
 from stook.contracts.grant import SignedGrant
 from stook.contracts.receipt import SignedStorageReceipt
 from stook.ids import ContractId, NodeId, PublicKey, SegmentId, ShardRoot
+from stook.renter.outlook import FarmerFacts, HeldSegment
 from stook.shards.geometry import Policy
 from stook.storage.renter_ports import SegmentFacts
 from stook.wire.endpoint import Peer
@@ -123,7 +124,19 @@ class AgentStatus:
     farmers_used: int
 
 
-class Agent(Protocol):
+class DurabilityFacts(Protocol):
+    """What a live durability number is made of. Whoever knows more than receipts and silence says it here."""
+
+    async def farmer_facts(self) -> Mapping[NodeId, FarmerFacts]:
+        """Every farmer that holds, or lost, something of ours."""
+        ...
+
+    async def holdings(self, segment_ids: Iterable[SegmentId]) -> Mapping[SegmentId, HeldSegment]:
+        """Who holds what of segments. Unknown segments are missing from the answer."""
+        ...
+
+
+class Agent(DurabilityFacts, Protocol):
     """The half of a renter without content keys."""
 
     async def policy(self) -> PlacementPolicy:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from stook.errors import ConflictError
 from stook.ids import SegmentId
+from stook.storage.catalog_drills import SqlDrills, forget_drills
 from stook.storage.catalog_listing import walk
 from stook.storage.catalog_rows import (
     BucketRow,
@@ -37,6 +38,7 @@ from stook.storage.catalog_tables import (
     garbage,
     object_segments,
     objects,
+    proofs,
     segments,
     upload_segments,
     uploads,
@@ -62,6 +64,7 @@ class SqlCatalog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.drills = SqlDrills(database)
 
     @classmethod
     def open(cls, path: Path) -> SqlCatalog:
@@ -108,6 +111,7 @@ class SqlCatalog:
                 raise ConflictError(f"the bucket {name!r} is not empty")
             left = connection.scalars(select(uploads.c.number).where(uploads.c.bucket == number)).all()
             bury(connection, delete_uploads(connection, left))
+            forget_drills(connection, number)
             connection.execute(delete(buckets).where(buckets.c.number == number))
 
     def totals(self, bucket: str) -> BucketTotals:
@@ -256,6 +260,7 @@ class SqlCatalog:
                 )
                 numbers = connection.scalars(query).all()
                 connection.execute(delete(garbage).where(garbage.c.segment.in_(numbers)))
+                connection.execute(delete(proofs).where(proofs.c.segment.in_(numbers)))
                 connection.execute(delete(segments).where(segments.c.number.in_(numbers)))
 
     # -- uploads

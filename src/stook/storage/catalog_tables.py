@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from stook.storage.database import Schema
 
-CATALOG_SCHEMA = Schema(name="catalog", head="catalog_0001")
+CATALOG_SCHEMA = Schema(name="catalog", head="catalog_0002")
 catalog_metadata = MetaData()
 
 Number = BigInteger().with_variant(Integer, "sqlite")
@@ -111,4 +111,37 @@ garbage = Table(
     "garbage",
     catalog_metadata,
     Column("segment", Number, ForeignKey("segments.number"), primary_key=True, autoincrement=False),
+)
+
+proofs = Table(
+    "proofs",
+    catalog_metadata,
+    Column("segment", Number, ForeignKey("segments.number"), primary_key=True, autoincrement=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("tried_ms", BigInteger, nullable=False),
+    Column("proved_ms", BigInteger, nullable=False),
+    Column("spot_ms", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("rows", LargeBinary(32), nullable=False),
+    Column("why", String(500), nullable=False),
+)
+
+drill_days = Table(
+    "drill_days",
+    catalog_metadata,
+    Column("bucket", Number, ForeignKey("buckets.number"), primary_key=True, autoincrement=False),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("drills", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("fetched_bytes", BigInteger, nullable=False),
+    Column("asked", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+)
+
+certificates = Table(
+    "certificates",
+    catalog_metadata,
+    Column("bucket", Number, ForeignKey("buckets.number"), primary_key=True, autoincrement=False),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("certificate", LargeBinary, nullable=False),
 )

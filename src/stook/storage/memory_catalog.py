@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import SegmentId
+from stook.storage.memory_drills import MemoryDrills
 from stook.storage.names import bucket_name_bytes, common_prefix, name_bytes, prefix_bytes
 from stook.storage.renter_ports import (
     MAX_LIST,
@@ -44,6 +45,9 @@ class MemoryCatalog:
         self._buckets: dict[str, _Bucket] = {}
         self._segments: dict[SegmentId, SegmentEntry] = {}
         self._uploads: dict[bytes, _Upload] = {}
+        self.drills = MemoryDrills(
+            self._lock, lambda: {name: each.objects for name, each in self._buckets.items()}, self._segments
+        )
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -74,6 +78,7 @@ class MemoryCatalog:
             if self._of(name).objects:
                 raise ConflictError(f"the bucket {name!r} is not empty")
             del self._buckets[name]
+            self.drills.forget_bucket(name)
             self._uploads = {key: each for key, each in self._uploads.items() if each.facts.bucket != name}
 
     def totals(self, bucket: str) -> BucketTotals:
@@ -208,6 +213,7 @@ class MemoryCatalog:
         with self._lock:
             for each in self._dead().intersection(segment_ids):
                 del self._segments[each]
+                self.drills.forget_segment(each)
 
     # -- uploads
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from stook.contracts.announcement import SignedAnnouncement
 from stook.contracts.contract import Contract
@@ -24,6 +24,9 @@ from stook.errors import ConflictError, NotFoundError
 from stook.ids import ContractId, NodeId, SegmentId, ShardRoot
 from stook.shards.geometry import Policy
 from stook.storage.agent_audit_ports import AuditStore
+
+if TYPE_CHECKING:
+    from stook.storage.drill_ports import Drills
 
 MAX_NAME_BYTES = 1024
 """An object's name in UTF-8; the S3 limit."""
@@ -442,6 +445,11 @@ class Catalog(Protocol):
     it on the garbage list; from then on nothing can refer to it again.
     """
 
+    @property
+    def drills(self) -> Drills:
+        """What restore drills of these objects came to."""
+        ...
+
     # -- buckets
 
     def create_bucket(self, bucket: Bucket) -> None:
@@ -457,7 +465,9 @@ class Catalog(Protocol):
         ...
 
     def delete_bucket(self, name: str) -> None:
-        """Raises `NotFoundError`, or `ConflictError` while it holds objects. Its uploads are abandoned."""
+        """Raises `NotFoundError`, or `ConflictError` while it holds objects. Its uploads are abandoned, and what drills
+        of it left behind is gone.
+        """
         ...
 
     def totals(self, bucket: str) -> BucketTotals:
