@@ -27,6 +27,7 @@ from stook.ids import NetworkId, NodeId, PublicKey, SegmentId
 from stook.renter.certificate import SignedCertificate, draft_certificate, period_of, sign_certificate
 from stook.renter.drill_plan import Pick, choose, choose_rows, largest_bytes, rows_after
 from stook.renter.fetch import Fetcher, Wish
+from stook.renter.gauge import Gauge
 from stook.renter.ports import Agent, Dealing, Located, Ticket
 from stook.renter.slots import Slot, SlotPool
 from stook.renter.vault import Vault
@@ -76,12 +77,12 @@ class _Witness(Fetcher):
         self.charged_bytes = 0
         self._whys: dict[NodeId, str] = {}
 
-    async def retrieve(self, ticket: Ticket, wish: Wish, row: memoryview) -> None:
+    async def retrieve(self, ticket: Ticket, wish: Wish, row: memoryview, gauge: Gauge | None = None) -> None:
         """As the plain fetcher."""
         self.asked[ticket.index] = ticket.peer.node_id
         self.charged_bytes += wish.run_bytes
         try:
-            await super().retrieve(ticket, wish, row)
+            await super().retrieve(ticket, wish, row, gauge)
         except PeerError as error:
             self.heard |= not isinstance(error, UnreachableError | DeadlineError)
             self._whys[ticket.peer.node_id] = str(error)
