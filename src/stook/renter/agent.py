@@ -251,6 +251,7 @@ class LocalAgent:
         before = await self._offload(lambda: self._store.placements(known)) if known else {}
         now = self._clock.now_ms()
         answers = [_Answer.of(order, before.get(order.facts.segment_id, ()), now) for order in orders]
+        await self.abandon([contract_id for answer in answers for contract_id in answer.surplus])
         claimed = await self._desk.claim([(answer.remaining, answer.holders) for answer in answers])
         placements = [
             Placement(
@@ -458,6 +459,8 @@ class _Answer:
     reused: list[tuple[int, NodeId, Contract]]
     remaining: Order
     holders: list[NodeId]
+    surplus: list[ContractId]
+    """Claims of indices that are stored elsewhere: a run that was killed could not give them up itself."""
 
     @classmethod
     def of(cls, order: Order, placements: Sequence[Placement], now_ms: int) -> _Answer:
@@ -466,13 +469,16 @@ class _Answer:
         stored = {placement.index for placement in placements if placement.state is PlacementState.STORED}
         reused: dict[int, tuple[int, NodeId, Contract]] = {}
         holders: list[NodeId] = []
+        surplus: list[ContractId] = []
         for placement in placements:
             open_claim = (
                 placement.state is PlacementState.CLAIMED and placement.contract.terms.consign_by_ms > now_ms + 10_000
             )
             # What lapsed or was given up holds nothing: its farmers are free again, or a few interrupted uploads
             # would leave nobody to go on with.
-            if open_claim or placement.state in (PlacementState.STORED, PlacementState.LOST):
+            if open_claim and placement.index in stored:
+                surplus.append(placement.contract_id)
+            elif open_claim or placement.state in (PlacementState.STORED, PlacementState.LOST):
                 holders.append(placement.farmer)
             if (
                 open_claim
@@ -488,4 +494,5 @@ class _Answer:
             reused=list(reused.values()),
             remaining=Order(order.facts, remaining, order.excluding),
             holders=holders,
+            surplus=surplus,
         )

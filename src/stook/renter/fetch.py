@@ -18,7 +18,7 @@ from stook.contracts.messages import Method, Retrieve, RetrieveReady
 from stook.errors import MisbehaviourError, NotEnoughError, PeerError, ReasonCode
 from stook.ids import NodeId, ShardRoot
 from stook.merkle import UNIT_BYTES, shard_root, split_leaves, unit_count
-from stook.renter.gauge import Gauge, read_gauges
+from stook.renter.gauge import Gauge, note_progress
 from stook.renter.pace import Attempt, FetchGoal, State, next_fetch
 from stook.renter.ports import Agent, Dealing, Located, Ticket
 from stook.renter.tasks import Tasks
@@ -208,7 +208,7 @@ class _Run:
     async def run(self) -> dict[int, memoryview]:
         async with Tasks() as group:
             while True:
-                read_gauges(self._attempts, self._gauges)
+                note_progress(self._attempts, self._gauges)
                 move = next_fetch(self._goal, self._attempts, self._fetcher.now())
                 self._late = move.late
                 for number in move.cut:

@@ -16,7 +16,7 @@ class Gauge:
     """The share of its bytes that has moved, 0 to 1."""
 
 
-def read_gauges(attempts: MutableSequence[Attempt], gauges: dict[int, Gauge]) -> None:
+def note_progress(attempts: MutableSequence[Attempt], gauges: dict[int, Gauge]) -> None:
     """Write into the running attempts how far each has come."""
     for number, gauge in gauges.items():
         if attempts[number].state is State.RUNNING:

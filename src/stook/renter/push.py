@@ -17,7 +17,7 @@ from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
 from stook.errors import MisbehaviourError, NotEnoughError, PeerError, ReasonCode, RefusedError, UnreachableError
 from stook.ids import ContractId, NodeId, PublicKey
 from stook.merkle import UNIT_BYTES, unit_count
-from stook.renter.gauge import Gauge, read_gauges
+from stook.renter.gauge import Gauge, note_progress
 from stook.renter.pace import Attempt, PushGoal, State, next_push
 from stook.renter.ports import Agent, Dealing, Order, Placed, Ticket
 from stook.renter.tasks import Tasks
@@ -182,7 +182,7 @@ class _Run:
     async def _race(self) -> None:
         async with Tasks() as group:
             while True:
-                read_gauges(self._attempts, self._gauges)
+                note_progress(self._attempts, self._gauges)
                 move = next_push(self._goal, self._held, self._attempts, self._pusher.now(), exhausted=self._exhausted)
                 self._late = move.late
                 for number in move.cut:
