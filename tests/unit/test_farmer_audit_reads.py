@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,41 @@ def test_a_disk_that_fails_refuses_the_page_declares_nothing_and_gives_the_budge
     exchange = RecordingExchange(OTHER)
     asyncio.run(desk.audit(exchange, asked))  # type: ignore[arg-type]
     assert exchange.answer(AuditReply).answer.items[0].kind is AnswerKind.PROOF
+
+
+def test_a_bad_sector_is_one_shards_loss_and_no_others_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preadv = os.preadv
+    with FileShardStore(tmp_path) as shards, SqliteContractStore(tmp_path / "contracts.db") as contracts:
+        clock = ManualClock()
+        farm = replace(parts(clock=clock), shards=shards, contracts=contracts)
+        sound, spoiled = stored(farm, 4 * UNIT_BYTES), stored(farm, 8 * UNIT_BYTES)
+        bad = os.stat(shards.path_of(spoiled.terms.shard_root)).st_ino
+
+        def failing(descriptor: int, buffers: Any, at: int, *flags: int) -> int:
+            if os.fstat(descriptor).st_ino == bad:
+                raise OSError(errno.EIO, "Input/output error")
+            return preadv(descriptor, buffers, at, *flags)
+
+        monkeypatch.setattr(os, "preadv", failing)
+        signed = draw_challenge(
+            Holding(
+                HeldShard(one.contract_id, one.terms.shard_root, one.terms.shard_size_bytes) for one in (sound, spoiled)
+            ),
+            Parties(NETWORK, RENTER.public_key, FARMER.public_key),
+            RENTER,
+            nonce=bytes(32),
+            wanted=12,
+            now_ms=clock.at_ms,
+            answer_within_ms=60_000,
+        )
+        exchange = RecordingExchange(RENTER)
+        asyncio.run(AuditDesk(farm).audit(exchange, encode(Audit(signed, 0, ()))))  # type: ignore[arg-type]
+        kinds = {
+            ask.contract_id: item.kind
+            for ask, item in zip(signed.challenge.asks, exchange.answer(AuditReply).answer.items, strict=True)
+        }
+        assert kinds == {sound.contract_id: AnswerKind.PROOF, spoiled.contract_id: AnswerKind.LOST}
+        assert contracts.audits.loss(spoiled.contract_id) is not None
 
 
 def test_a_contract_that_changed_hands_while_the_page_waited_is_unknown() -> None:

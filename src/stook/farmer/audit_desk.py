@@ -29,11 +29,12 @@ from stook.contracts.grant import SignedGrant, spendings
 from stook.contracts.lifecycle import ContractState
 from stook.contracts.loss import SignedLoss
 from stook.contracts.messages import MAX_BATCH, Done
-from stook.errors import ReasonCode, RefusedError
+from stook.errors import EnvironmentFault, ReasonCode, RefusedError
 from stook.farmer.gate import ShardGate
 from stook.farmer.lanes import Lanes
 from stook.farmer.losses import declaration_of, declare_lost, keep_notes
 from stook.farmer.parts import Parts
+from stook.farmer.scrub import is_damaged
 from stook.farmer.settings import TransferLimits
 from stook.ids import ContractId, PublicKey, ShardRoot
 from stook.merkle import UNIT_BYTES
@@ -196,6 +197,8 @@ class AuditDesk:
             item = await parts.offload(lambda: prove_or_none(ask, keeper))
             if item is not None:
                 return item
+            if not await parts.offload(lambda: is_damaged(parts.shards, ask.shard_root)):
+                raise EnvironmentFault(f"shard {ask.shard_root.hex()} is sound and could not be read")
             held = await parts.offload(lambda: parts.contracts.get(ask.contract_id))
             if held is not None:
                 await declare_lost(parts, held, "it could not be proved")
@@ -301,7 +304,7 @@ def prove_or_none(ask: Ask, keeper: StoreKeeper) -> Item | None:
     """The answer to one ask, or None when the shard has to be looked at again. Blocks."""
     try:
         return prove_ask(ask, keeper)
-    except _DamagedError:
+    except (_DamagedError, EnvironmentFault):  # the latter may be one bad sector, which is no other shard's affair
         return None
 
 

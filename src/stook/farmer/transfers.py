@@ -28,7 +28,7 @@ from stook.errors import (
 )
 from stook.farmer.intake import LEAF_BYTES, Intake
 from stook.farmer.lanes import Lane
-from stook.farmer.losses import confess
+from stook.farmer.losses import confess, declare_lost
 from stook.farmer.parts import Parts
 from stook.farmer.readback import DamagedError, blocks_of, read_block
 from stook.farmer.refusals import refusal_of
@@ -60,7 +60,7 @@ class TransferDesk:
             root, deadline_seconds=parts.settings.transfers.transfer_deadline_seconds, supersede=True
         )
         async with gate:
-            ready = await parts.offload(lambda: self._begin(request, exchange.peer_key))
+            ready = await self._begin_or_confess(request, exchange.peer_key)
             if ready.receipt is not None:
                 await exchange.reply(encode(ready))
                 return
@@ -100,6 +100,17 @@ class TransferDesk:
             if now_ms >= contract.terms.consign_by_ms:
                 raise RefusedError(ReasonCode.CONSIGN_TOO_LATE, "consign-by has passed")
         return held
+
+    async def _begin_or_confess(self, request: Consign, caller: PublicKey) -> ConsignReady:
+        """`_begin`; a stored shard that turns out gone is declared lost. Hold the shard's gate."""
+        parts = self._parts
+        try:
+            return await parts.offload(lambda: self._begin(request, caller))
+        except (NotFoundError, CorruptionError) as damage:
+            held = await parts.offload(lambda: parts.contracts.get(request.contract.contract_id))
+            if held is not None:
+                await declare_lost(parts, held, str(damage))
+            raise RefusedError(ReasonCode.SHARD_LOST, "the shard was lost here") from None
 
     def _begin(self, request: Consign, caller: PublicKey) -> ConsignReady:
         """Judge the request; then where to go on, or the receipt when the shard is here, even if not noted yet."""

@@ -336,6 +336,17 @@ class FileShardStore:
             raise ConflictError(f"another process uses the shard store {self.directory}") from None
         return descriptor
 
+    def _require_disk(self) -> None:
+        """A shard that is absent is a loss; a disk that was taken away is none. Raises `EnvironmentFault`."""
+        if self._lock_descriptor < 0:
+            return
+        try:
+            there = os.path.samestat(os.stat(self.directory / "lock"), os.fstat(self._lock_descriptor))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise EnvironmentFault(f"{self.directory} is not what it was at the start: is its disk mounted?")
+
     def _forget_writer(self, root: ShardRoot) -> None:
         with self._guard:
             self._writers.pop(root, None)
@@ -354,6 +365,7 @@ class FileShardStore:
             try:
                 descriptor = os.open(self.path_of(root), flags | os.O_CLOEXEC)
             except FileNotFoundError:
+                self._require_disk()
                 raise NotFoundError(f"no shard {root.hex()} is stored here") from None
             try:
                 yield descriptor
