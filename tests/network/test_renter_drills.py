@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -226,6 +227,37 @@ def test_a_false_mask_key_is_found_though_every_shard_is_true() -> None:
             agent.locate = lie  # type: ignore[method-assign]
             (failed,) = (await drill(net)).failed
             assert "other bytes" in failed.outcome.why
+
+    run(main(), within_seconds=600)
+
+
+def test_what_an_earlier_drill_left_in_memory_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with net_of() as net:
+            await stored(net, (100_000,))
+            assert (await drill(net)).passed == 1
+            monkeypatch.setattr("stook.renter.drill.unseal", lambda *args, **more: None)
+            (failed,) = (await drill(net)).failed
+            assert "other bytes" in failed.outcome.why
+
+    run(main(), within_seconds=600)
+
+
+def test_a_record_about_other_bytes_is_found_though_the_segment_is_whole() -> None:
+    async def main() -> None:
+        async with net_of() as net:
+            await stored(net, (100_000, 5_000))
+            client, catalog = net.renter.client, net.renter.catalog
+            bucket, entry = catalog.bucket(BUCKET), catalog.get(BUCKET, "dir/1")
+            assert entry is not None
+            record = client._vault.open_object(bucket, entry)
+            extents = tuple(msgspec.structs.replace(extent, plain_hash=bytes(32)) for extent in record.extents)
+            sealed = client._vault.seal_object(
+                bucket, "dir/1", entry.version + 1, msgspec.structs.replace(record, extents=extents)
+            )
+            catalog.commit([replace(entry, version=entry.version + 1, sealed_record=sealed)])
+            (failed,) = (await drill(net)).failed
+            assert "dir/1 is about other bytes" in failed.outcome.why
 
     run(main(), within_seconds=600)
 

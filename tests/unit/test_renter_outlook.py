@@ -7,7 +7,7 @@ import pytest
 from stook.ids import NodeId, SegmentId
 from stook.renter.durability import Hazard, segment_yearly_loss
 from stook.renter.loss_rates import PRIOR, Exposure
-from stook.renter.outlook import MOST_LOOKED_AT, FarmerFacts, HeldSegment, outlook
+from stook.renter.outlook import MOST_COMPUTED, MOST_LOOKED_AT, FarmerFacts, HeldSegment, outlook
 from stook.shards.geometry import Policy
 
 POLICY = Policy(k=2, r=3, o=3, n=4)
@@ -107,6 +107,23 @@ def test_what_would_break_it_is_found_in_the_weakest() -> None:
     assert len(first.segments) == MOST_LOOKED_AT
     wide = look([held(1, *range(8), policy=Policy(2, 4, 6, 8))], farmers(*range(8)))
     assert (wide.breaks, wide.least_margin) == ((), 6)
+
+
+def test_of_very_many_the_rest_count_as_the_worst_of_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [(first, second) for first in range(40) for second in range(first)]
+    known = {nid(n): FarmerFacts(nid(n), Exposure(n / 10)) for n in range(40)}
+    single = Policy(1, 1, 1, 2)
+    every = [held(number, *pair, policy=single) for number, pair in enumerate(pairs)]
+    assert len(every) > 2 * MOST_COMPUTED
+    found = look(every, known)
+    assert found.computed == MOST_COMPUTED
+    monkeypatch.setattr("stook.renter.outlook.MOST_COMPUTED", 10_000)
+    exact = look(every, known)
+    assert exact.computed == len(every)
+    assert found.likely.at_least == exact.likely.at_least
+    assert found.likely.at_most >= exact.likely.at_most
+    twice = look([held(number, 1, 2, policy=single) for number in range(900)], known)
+    assert twice.computed == 1
 
 
 def test_audited_shards_are_counted() -> None:

@@ -53,6 +53,7 @@ def outlook_fields(bucket: str, look: Outlook) -> dict[str, Any]:
         "farmers_gone": look.gone,
         "watched_farmer_years": look.watched_years,
         "losses_seen": look.losses,
+        "computed": look.computed,
         "losses_per_farmer_year": look.rate,
         "losses_per_farmer_year_wary": look.wary_rate,
         "assumed_share": look.assumed_share,
