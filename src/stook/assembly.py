@@ -47,8 +47,10 @@ from stook.identity.pow import solve_puzzle
 from stook.ids import NetworkId, NodeId, PublicKey
 from stook.overlay.contact_book import BookLimits, ContactBook
 from stook.renter.agent import AgentOptions, LocalAgent
+from stook.renter.auditor import AuditRules
 from stook.renter.client import Client
 from stook.renter.planner import Spread
+from stook.renter.repairer import RepairSettings
 from stook.shards.erasure import Codec, load_codec
 from stook.shards.geometry import Policy
 from stook.storage import fsck
@@ -420,6 +422,10 @@ def _agent_options(rent: RentSettings) -> AgentOptions:
         contract_duration_ms=config.parse_duration_ms(rent.contract_duration),
         max_storage_price_per_gib_hour=rent.max_storage_price_per_gib_hour,
         max_download_price_per_gib=rent.max_download_price_per_gib,
+        audits=AuditRules(
+            bytes_per_day=config.parse_size(rent.audit_bytes_per_day), requests_per_day=rent.audits_per_day
+        ),
+        repair=RepairSettings(bytes_per_day=config.parse_size(rent.repair_bytes_per_day), copies=rent.copies),
     )
 
 
@@ -512,12 +518,16 @@ def load_agent_keys(home: Path, passphrase: str | None) -> tuple[NodeKey, bytes]
 
 
 @asynccontextmanager
-async def open_agent(home: Path, *, passphrase: str | None = None) -> AsyncIterator[LocalAgent]:
-    """The half without content keys, until the block ends. The home may hold an exported credential alone."""
+async def open_agent(home: Path, *, passphrase: str | None = None, refresh: bool = True) -> AsyncIterator[LocalAgent]:
+    """The half without content keys, until the block ends. The home may hold an exported credential alone.
+
+    With `refresh` the farmers known are asked for news first.
+    """
     settings = config.load_settings(home, "rent")
     key, mask_root = load_agent_keys(home, passphrase)
     async with _agent_parts(home, settings, key, mask_root) as (agent, _endpoint, _offload, _codec):
-        await agent.refresh()
+        if refresh:
+            await agent.refresh()
         yield agent
 
 

@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "durability": "cmd_durability",
     "farmers": "cmd_farmers",
     "agent": "cmd_agent",
+    "repair": "cmd_repair",
     "farm": "cmd_farm",
     "audit": "cmd_audit",
     "demo": "cmd_demo",

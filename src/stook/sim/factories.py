@@ -26,7 +26,7 @@ CHORES = ChoreIntervals(
 CARE = CareTiming(
     refresh_seconds=12 * HOUR_SECONDS,
     cancel_seconds=6 * HOUR_SECONDS,
-    fill_seconds=6 * HOUR_SECONDS,
+    repair_seconds=6 * HOUR_SECONDS,
     renew_seconds=24 * HOUR_SECONDS,
 )
 
