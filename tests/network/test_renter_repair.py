@@ -194,3 +194,32 @@ def test_an_agent_killed_in_the_middle_repairs_nothing_twice() -> None:
             await assert_all_there(net, objects)
 
     run(main(), within_seconds=5 * DAY)
+
+
+def test_a_farmer_that_leaves_is_emptied_by_itself_and_counted_after_an_audit() -> None:
+    async def main() -> None:
+        async with Testnet(farmers=9, seed=8, options=OPTIONS) as net:
+            objects = await stored(net)
+            await care_for(net, 2 * HOUR)
+            before = placements(net)
+            leaver = next(farmer for farmer in net.farmers if farmer.node_id in holders(net))
+            moved = {each.contract_id for held in before.values() for each in held if each.farmer == leaver.node_id}
+            leaver.contracts.exits.set_leaving(leaver.clock.now_ms() + int(30 * DAY * 1000))
+            await net.step_chores("reaper")
+            for _ in range(30):
+                await net.step_chores("refresh", "audit", "move", "cancel")
+                for held in placements(net).values():
+                    # Never fewer than n that count, and never given up before the other was proved.
+                    assert len({each.index for each in held}) >= POLICY.n
+                await net.pass_seconds(600)
+            assert leaver.stored_bytes == 0
+            assert (await leaver.farmer.status()).contracts == {"reserved": 0, "active": 0, "lost": 0}
+            assert net.renter.store.flights(list(before)) == {}
+            for held in placements(net).values():
+                assert not {each.contract_id for each in held} & moved
+                assert all(each.proved_ms for each in held)
+            await net.kill(leaver.number)
+            await assert_all_there(net, objects)
+            assert_spread(net)
+
+    run(main(), within_seconds=DAY)

@@ -58,6 +58,7 @@ async def one_round(agent: LocalAgent, *, now: bool) -> dict[str, int]:
     audits = await agent.auditor.audit_due()
     erased = await caretaker.cancel_due()
     repaired = await (agent.repairer.repair_all() if now else agent.repairer.repair_due())
+    moved = await agent.mover.move_due()
     renewed = await caretaker.renew_due()
     await agent.tidy()
     status = await agent.status()
@@ -68,6 +69,8 @@ async def one_round(agent: LocalAgent, *, now: bool) -> dict[str, int]:
         "audits_silent": audits.silent + audits.unreached,
         "segments_repaired": repaired.repaired,
         "segments_postponed": repaired.postponed,
+        "shards_moving": moved.ordered,
+        "shards_moved": moved.given_up,
         "contracts_renewed": renewed,
         "shards_erased": erased,
         "segments_below_n": status.segments_below_n,

@@ -31,6 +31,7 @@ from stook.renter.caretaker import Caretaker, CareTiming
 from stook.renter.claims import ClaimDesk, ClaimTiming
 from stook.renter.drafts import DAY_MS, HOUR_MS, DraftRules
 from stook.renter.durability_facts import farmer_facts, held_segments
+from stook.renter.mover import Mover
 from stook.renter.outlook import FarmerFacts, HeldSegment
 from stook.renter.planner import Candidate, Spread, independent_domains
 from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, Placed, PlacementPolicy, Ticket
@@ -189,12 +190,22 @@ class LocalAgent:
             rules=options.audits,
         )
         self.auditor.serve()
+        self.mover = Mover(
+            agent=self,
+            endpoint=endpoint,
+            book=self.book,
+            store=store,
+            clock=clock,
+            offload=offload,
+            leaving=lambda: self.auditor.leaving,
+        )
         care = options.care
         self.chores: tuple[Chore, ...] = (
             Chore("refresh", care.refresh_seconds, self.refresh, on_error),
             Chore("cancel", care.cancel_seconds, self.caretaker.cancel_due, on_error),
             Chore("audit", options.audits.step_seconds, self.auditor.audit_due, on_error),
             Chore("repair", care.repair_seconds, self.repairer.repair_due, on_error),
+            Chore("move", care.move_seconds, self.mover.move_due, on_error),
             Chore("renew", care.renew_seconds, self.caretaker.renew_due, on_error),
             Chore("tidy", care.tidy_seconds, self.tidy, on_error),
         )

@@ -19,10 +19,11 @@ from stook.contracts.receipt import SignedEraseReceipt, verify_erase_receipt
 from stook.contracts.renewal import renewed_contract, sign_renewal
 from stook.errors import PeerError, ReasonCode, StookError
 from stook.identity.keys import NodeKey
-from stook.ids import ContractId, NodeId
+from stook.ids import ContractId, NodeId, SegmentId
 from stook.renter.book import FarmerBook
 from stook.renter.drafts import DAY_MS, DraftRules, renewal_terms
 from stook.renter.ports import Agent
+from stook.renter.repair_plan import RULES
 from stook.renter.tasks import Tasks
 from stook.storage.renter_ports import AgentStore, Placement, PlacementState, SegmentFacts
 from stook.wire.endpoint import Endpoint
@@ -39,6 +40,7 @@ class CareTiming:
     refresh_seconds: float = 300.0
     cancel_seconds: float = 30.0
     repair_seconds: float = 60.0
+    move_seconds: float = 60.0
     renew_seconds: float = 3600.0
     tidy_seconds: float = 3600.0
     forget_after_ms: int = 30 * DAY_MS
@@ -87,16 +89,31 @@ class Caretaker:
             ids = list({placement.segment_id for placement in page})
             facts, held = await self._offload(lambda ids=ids: (self._store.segments(ids), self._store.placements(ids)))  # type: ignore[misc]
             late = self._clock.now_ms() - _LATE_MS
+            flying = await self._flying(ids)
             surplus = [
                 placement.contract_id
                 for placement in page
                 if placement.contract.terms.consign_by_ms <= late
-                or _is_full(facts[placement.segment_id], held[placement.segment_id])
+                or (
+                    (placement.segment_id, placement.index, placement.copy) not in flying
+                    and _is_full(facts[placement.segment_id], held[placement.segment_id])
+                )
             ]
             await self._agent.abandon(surplus)
             given_up += len(surplus)
             after = page[-1].contract_id
         return given_up
+
+    async def _flying(self, segment_ids: Sequence[SegmentId]) -> set[tuple[SegmentId, int, int]]:
+        """What a repair or a move is bringing: a segment may have n shards, some of which are in doubt."""
+        oldest = self._clock.now_ms() - RULES.flight_ms
+        flights = await self._offload(lambda: self._store.flights(segment_ids))
+        return {
+            (each.segment_id, each.index, each.copy)
+            for rows in flights.values()
+            for each in rows
+            if each.begun_ms >= oldest
+        }
 
     async def tidy(self) -> int:
         """Forget what has been over for long; how many segments went."""

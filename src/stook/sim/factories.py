@@ -27,6 +27,7 @@ CARE = CareTiming(
     refresh_seconds=12 * HOUR_SECONDS,
     cancel_seconds=6 * HOUR_SECONDS,
     repair_seconds=6 * HOUR_SECONDS,
+    move_seconds=6 * HOUR_SECONDS,
     renew_seconds=24 * HOUR_SECONDS,
 )
 
