@@ -142,8 +142,8 @@ class Commands:
         return {"farmers": farmers}
 
     async def repair(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Fill every segment up to n."""
-        await self._renter.agent.caretaker.fill_all()
+        """Repair every segment up to n."""
+        await self._renter.agent.repairer.repair_all()
         return {"segments_below_n": (await self._client.status()).agent.segments_below_n}
 
     async def forget(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,8 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     nodes, size = policy.n + options.lost, parse_size(options.size)
     command = install(REPOSITORY / ".venv-tahoe")
     names = options.only or ["stook", "tahoe", "tahoe foolscap"]
-    stook = StookGrid(root / "stook", farmers=nodes, code=options.code)
+    # Repair begins below n, as Tahoe-LAFS is asked to, and not below a threshold.
+    stook = StookGrid(root / "stook", farmers=nodes, code=f"{policy.k}/{policy.n}/{policy.n}/{policy.n}")
     grids = {
         name: TahoeGrid(command, root / name, nodes=nodes, needed=policy.k, total=policy.n, foolscap=name != "tahoe")
         for name in names

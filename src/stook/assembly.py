@@ -425,7 +425,11 @@ def _agent_options(rent: RentSettings) -> AgentOptions:
         audits=AuditRules(
             bytes_per_day=config.parse_size(rent.audit_bytes_per_day), requests_per_day=rent.audits_per_day
         ),
-        repair=RepairSettings(bytes_per_day=config.parse_size(rent.repair_bytes_per_day), copies=rent.copies),
+        repair=RepairSettings(
+            bytes_per_day=config.parse_size(rent.repair_bytes_per_day),
+            copies=rent.copies,
+            patience_ms=config.parse_duration_ms(rent.repair_patience),
+        ),
     )
 
 

@@ -104,6 +104,8 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     audits_per_day: Annotated[int, Meta(ge=1, le=10**9)] = 20_000
     repair_bytes_per_day: Text = "256 GiB"
     """What repair may move, reading and bringing together."""
+    repair_patience: Text = "12 h"
+    """How long farmers that fell silent are waited for, as long as a segment has more than k proved shards."""
     copies: Annotated[int, Meta(ge=1, le=16)] = 1
     """Masked copies of each shard that repair makes and keeps."""
     memory_budget: Text = "160 MiB"
@@ -193,7 +195,13 @@ def _check_quantities(path: Path, settings: Settings) -> None:
             parse_size(rate)
         if parse_size(rent.drill_per_day) < 1:
             raise ConfigError("drill_per_day: drills without any bytes prove nothing; just do not run `stook drill`")
-        for duration in (farm.min_duration, farm.max_duration, farm.scrub_interval, rent.contract_duration):
+        for duration in (
+            farm.min_duration,
+            farm.max_duration,
+            farm.scrub_interval,
+            rent.contract_duration,
+            rent.repair_patience,
+        ):
             parse_duration_ms(duration)
         for address in (node.listen, *node.advertise):
             parse_address(address)

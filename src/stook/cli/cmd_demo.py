@@ -6,6 +6,7 @@ import shutil
 import sysconfig
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,9 @@ from stook.cli.output import emit, human_duration, human_size, on_terminal, say
 from stook.cli.run import configure_logging, json_option, run
 from stook.config import parse_size
 from stook.errors import UserError
+
+if TYPE_CHECKING:
+    from stook.cli.demo_run import DemoPlan
 
 _CAPACITY_FACTOR = 4
 
@@ -41,11 +45,14 @@ def _parse_code(text: str) -> tuple[int, int]:
 def demo_command(
     farmers: int, kill: int, path: Path | None, size: str, code: str | None, keep: bool, as_json: bool
 ) -> None:
-    """A whole network on this machine: store a directory, kill farmers, read every byte back.
+    """A whole network on this machine: store a directory, kill farmers, repair, kill more, read every byte back.
 
     Starts real farmer processes on loopback, stores a directory and one generated file with them, waits until every
-    segment has all its shards, kills some farmers with SIGKILL, reads everything back and compares every byte. Ends
-    its processes and removes its files. Exit status 0 only if every byte came back.
+    segment has all its shards, lets every farmer prove what it holds, kills some with SIGKILL and reads everything
+    back. Then audits name who is gone, repair makes the missing shards again at other farmers, as many farmers more are
+    killed where the code allows it, and everything is read again and compared. Ends its processes and removes its
+    files. Exit status 0 only if every byte came back, audits named the dead and nobody else, and repair made all
+    segments whole that the farmers left have room for.
 
     With --json the last line is one JSON object; rates and CPU seconds there cover only the generated file, after
     start-up, all processes together, per GB of plain data.
@@ -82,19 +89,24 @@ def demo_command(
     if as_json:
         emit(result)
     else:
-        _summary(result)
+        _summary(result, plan)
     if not figures.ok:
-        raise UserError("not every byte came back as it was")
+        raise UserError("not all is as it should be: " + "; ".join(result["wrong"]))
 
 
-def _summary(result: dict[str, object]) -> None:
+def _summary(result: dict[str, Any], plan: DemoPlan) -> None:
     figures = {name: value for name, value in result.items() if isinstance(value, int | float)}
     say()
     say(
         f"Stored {figures['files']:,.0f} files, {human_size(figures['bytes'])}, with {figures['farmers']:.0f} farmers; "
         f"any {figures['k']:.0f} of {figures['n']:.0f} shards bring a segment back."
     )
-    say(f"Killed {figures['killed']:.0f} of them without warning. " + ("Every byte came back." if result["ok"] else ""))
+    twice = " Then as many again." if plan.kills_twice else ""
+    say(
+        f"Killed {figures['killed']:.0f} of them without warning: audits named them, and repair made "
+        f"{figures['repaired_shards']:,.0f} shards again, which left {figures['health_after_repair']:.0%} of all "
+        f"segments whole.{twice}" + (" Every byte came back." if result["ok"] else "")
+    )
     rows = (
         ("upload", "upload_mb_s", "upload_cpu_s_per_gb"),
         ("download", "download_mb_s", "download_cpu_s_per_gb"),
@@ -103,6 +115,11 @@ def _summary(result: dict[str, object]) -> None:
     for label, rate, cpu in rows:
         say(f"  {label:<24}{figures[rate]:>8.1f} MB/s   {figures[cpu]:>6.2f} CPU seconds per GB, all processes")
     stored, read = figures["tree_upload_ops_s"], figures["tree_download_ops_s"]
+    say(
+        f"  {'audits':<24}{figures['audits_passed']:>8.0f} shards proved, "
+        f"{figures['audit_bytes_per_shard']:,.0f} bytes each, {figures['audits_failed']:.0f} lies"
+    )
+    say(f"  {'repair':<24}{human_duration(figures['repair_seconds']):>8}")
     say(f"  {'small files':<24}{stored:>8.0f} stored and {read:.0f} read a second")
     say(
         f"  {'peak memory':<24}{figures['client_peak_rss_mib']:>8.0f} MiB here, "

@@ -39,6 +39,7 @@ class Moment:
     accepted_bytes: int = 0
     done_bytes: int = 0
     shards: int = 0
+    share: float | None = None
 
 
 class Picture(Protocol):
@@ -50,6 +51,10 @@ class Picture(Protocol):
 
     def advance(self, *, accepted: int, done: int, farmer_shards: Mapping[str, int]) -> None:
         """The step went on: bytes so far, and shards moved in this step by farmer name."""
+        ...
+
+    def share(self, done: float) -> None:
+        """So much of a step that is not about bytes is done, 0 to 1."""
         ...
 
     def end(self, said: str) -> None:
@@ -79,6 +84,9 @@ class Lines:
             print(f"· {title}", file=sys.stderr, flush=True)  # noqa: T201
 
     def advance(self, *, accepted: int, done: int, farmer_shards: Mapping[str, int]) -> None:
+        """Say nothing."""
+
+    def share(self, done: float) -> None:
         """Say nothing."""
 
     def end(self, said: str) -> None:
@@ -133,6 +141,10 @@ class LivePicture:
         for farmer in self.farmers:
             farmer.shards = self._before.get(farmer.name, 0) + farmer_shards.get(farmer.name, 0)
 
+    def share(self, done: float) -> None:
+        """Say it in percent."""
+        self._moment.share = done
+
     def end(self, said: str) -> None:
         """Leave a line above the picture."""
         self._console.print(Text.assemble(("✓ ", "green"), (self._moment.title, "bold"), f"  {said}"))
@@ -154,6 +166,8 @@ class LivePicture:
         moment = self._moment
         seconds = max(1e-6, time.monotonic() - moment.began)
         line = Text.assemble(("⏳ ", "yellow"), (moment.title, "bold"))
+        if moment.share is not None:
+            line.append(f"  {moment.share:.0%}")
         if moment.total_bytes:
             line.append(f"  {human_size(moment.done_bytes)} of {human_size(moment.total_bytes)}")
             if moment.accepted_bytes > moment.done_bytes:

@@ -1,4 +1,5 @@
-"""The demo itself: start farmers, store a tree and a large file, kill farmers, read everything back, compare.
+"""The demo itself: start farmers, store a tree and a large file, kill farmers, read everything back, let audits and
+repair make it whole (`demo_heal`), kill as many again, and compare.
 
 Everything is real: processes, sockets, files, contracts, receipts. What is measured is said in `docs/performance.md`.
 """
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from stook.assembly import Renter, create_renter_home, farmer_status, open_renter, usage
+from stook.cli.demo_heal import Audited, Repairs, audit, health, named
 from stook.cli.demo_picture import Picture
 from stook.cli.local_network import LocalNetwork
 from stook.cli.output import human_duration, human_rate, human_size, plural
 from stook.config import NodeSettings, RentSettings
 from stook.errors import EnvironmentFault, NotEnoughError, UserError
+from stook.ids import NodeId
 from stook.renter.files import FileSink, FileSource
 from stook.renter.ports import Item, Progress
 
@@ -59,6 +62,16 @@ class DemoPlan:
         if n - k < kill:
             raise UserError(f"killing {kill} farmers may lose data coded {k}/{n}; kill fewer, or use a wider code")
         return cls(farmers, kill, path, size_bytes, k, n)
+
+    @property
+    def kills_twice(self) -> bool:
+        """Whether as many again may die once everything is repaired."""
+        return self.kill > 0 and self.farmers - 2 * self.kill >= self.k
+
+    @property
+    def whole_again(self) -> bool:
+        """Whether enough farmers are left for all n shards of a segment."""
+        return self.farmers - self.kill >= self.n
 
 
 @dataclass(slots=True)
@@ -102,7 +115,8 @@ class Demo:
         self._network = network
         self._picture = picture
         self._generated = root / "source" / GENERATED_NAME
-        self._back = root / "back"
+        self._wrong: list[str] = []
+        """Everything that is not as it should be, in words."""
         self._names: dict[bytes, str] = {}
         self._farmer_peak_mib = 0.0
         self._tree: list[tuple[str, Path, os.stat_result]] = []
@@ -115,17 +129,28 @@ class Demo:
         create_renter_home(
             home,
             NodeSettings(seeds=self._network.seeds, max_nodes_per_network=0, log_level="error"),
-            RentSettings(code=f"{self.plan.k}/{self.plan.n}", spread="farmers"),
+            RentSettings(
+                # Repair begins with the first shard that is missed, and waits for nobody: a demo has no half a day.
+                code=f"{self.plan.k}/{self.plan.n}/{self.plan.n}/{self.plan.n}",
+                spread="farmers",
+                repair_patience="0 s",
+            ),
         )
         async with open_renter(home) as renter:
             await self._meet(renter)
             await renter.client.make_bucket(BUCKET)
             await self._store(renter)
             await self._download(renter, "download", "every farmer alive")
+            await self._audit(renter, "Asking every farmer to prove what it holds")
             await self._note_farmers()
             await self._kill()
             await self._download(renter, "degraded_download", f"{plural(self.plan.kill, 'farmer')} dead")
-            await self._read_tree(renter)
+            await self._read_tree(renter, "back")
+            await self._heal(renter)
+            if self.plan.kills_twice:
+                await self._kill()
+                await self._download(renter, "last_download", f"{plural(2 * self.plan.kill, 'farmer')} dead")
+                await self._read_tree(renter, "back again")
         await self._compare()
         await self._note_farmers()
         self.figures.values |= {
@@ -233,7 +258,7 @@ class Demo:
         size, values = self.plan.size_bytes, self.figures.values
         self._picture.begin(f"Reading the generated file back, {when}", size)
         cpu, began = await self._cpu(), time.monotonic()
-        target = self._back / f"{key}.bin"
+        target = self._root / "back" / f"{key}.bin"
         await renter.client.get(BUCKET, GENERATED_NAME, FileSink(target), on_progress=self._watch())
         span = _Span(time.monotonic() - began, await self._cpu() - cpu)
         values[f"{key}_mb_s"] = round(size / 1e6 / span.seconds, 1)
@@ -242,13 +267,59 @@ class Demo:
 
     async def _kill(self) -> None:
         # The last ones: the first is everybody's seed, and a network that lost its seed is another story.
-        doomed = self._network.farmers[self.plan.farmers - self.plan.kill :]
-        self._picture.begin(f"Killing {plural(len(doomed), 'farmer')} (kill -9)")
+        living = [farmer for farmer in self._network.farmers if farmer.alive]
+        doomed = living[len(living) - self.plan.kill :]
+        again = " more" if len(living) < self.plan.farmers else ""
+        self._picture.begin(f"Killing {plural(len(doomed), 'farmer')}{again} (kill -9)")
         await asyncio.to_thread(self._network.kill, doomed)
         self._picture.dead([farmer.name for farmer in doomed])
         self._picture.end(", ".join(farmer.name for farmer in doomed) or "nobody")
 
-    async def _read_tree(self, renter: Renter) -> None:
+    async def _audit(self, renter: Renter, title: str) -> Audited:
+        self._picture.begin(title)
+        audited = await audit(renter, [NodeId(node) for node in self._names])
+        self.figures.values |= {
+            "audits_passed": audited.passed,
+            "audits_failed": audited.failed,
+            "audit_bytes_per_shard": round(audited.bytes_per_shard),
+        }
+        silent, liars = named(audited.silent, self._names), named(audited.liars, self._names)
+        told = [f"{audited.passed:,} proofs so far, {human_size(round(audited.bytes_per_shard))} each"]
+        told += [f"no answer from {', '.join(silent)}"] if silent else []
+        told += [f"caught lying: {', '.join(liars)}"] if liars else []
+        self._picture.end("; ".join(told))
+        return audited
+
+    async def _heal(self, renter: Renter) -> None:
+        audited = await self._audit(renter, "Asking again: audits name who is gone")
+        dead = {farmer.name for farmer in self._network.farmers if not farmer.alive}
+        if set(named(audited.silent, self._names)) != dead or audited.liars:
+            self._wrong.append(
+                f"audits named {named(audited.silent | audited.liars, self._names)}, dead are {sorted(dead)}"
+            )
+        lacking = (await renter.client.status()).agent
+        share = 1.0 - health(lacking)
+        self._picture.begin(f"Repairing {plural(round(share * lacking.segments), 'segment')}, from ciphertext")
+        began, repairs = time.monotonic(), Repairs(renter)
+        await repairs.run(lambda whole: self._picture.share(max(0.0, whole - 1.0 + share) / share if share else 1.0))
+        seconds = time.monotonic() - began
+        await renter.agent.auditor.audit_all()
+        whole = health((await renter.client.status()).agent)
+        self.figures.values |= {
+            "repaired_shards": repairs.shards,
+            "repair_seconds": round(seconds, 2),
+            "health_after_repair": round(whole, 4),
+        }
+        said = f"{plural(repairs.shards, 'shard')} made again in {human_duration(seconds)}; "
+        if whole < 1.0 and self.plan.whole_again:
+            self._wrong.append(f"only {whole:.1%} of the segments are whole after repair")
+        self._picture.end(
+            said
+            + f"{whole:.0%} of the segments have all {self.plan.n} proved shards"
+            + ("" if self.plan.whole_again else ", as fewer farmers are left than that")
+        )
+
+    async def _read_tree(self, renter: Renter, where: str) -> None:
         tree_bytes = self.figures.values["tree_bytes"]
         self._picture.begin(f"Reading {plural(len(self._tree), 'file')} back", tree_bytes)
         began = time.monotonic()
@@ -256,22 +327,29 @@ class Demo:
         await renter.client.get_many(
             BUCKET,
             names,
-            lambda name: FileSink(self._back / name),
+            lambda name: FileSink(self._root / where / name),
             on_progress=self._watch(),
             bytes_total=tree_bytes,
         )
         seconds = time.monotonic() - began
-        self.figures.values["tree_download_ops_s"] = round(len(names) / seconds, 1)
+        self.figures.values.setdefault("tree_download_ops_s", round(len(names) / seconds, 1))
         self._picture.end(f"{len(names) / seconds:,.0f} files a second")
 
     async def _compare(self) -> None:
         self._picture.begin("Comparing every byte")
-        pairs = [(path, self._back / (TREE_PREFIX + name)) for name, path, _ in self._tree]
-        pairs += [(self._generated, self._back / f"{key}.bin") for key in ("download", "degraded_download")]
+        twice = self.plan.kills_twice
+        pairs = [
+            (path, self._root / where / (TREE_PREFIX + name))
+            for where in ("back", "back again")[: 1 + twice]
+            for name, path, _ in self._tree
+        ]
+        reads = ("download", "degraded_download", "last_download")[: 2 + twice]
+        pairs += [(self._generated, self._root / "back" / f"{key}.bin") for key in reads]
         different = await asyncio.to_thread(lambda: [left for left, right in pairs if not same_bytes(left, right)])
-        self.figures.ok = not different
-        self.figures.values["different"] = [str(path) for path in different[:20]]
-        self._picture.end("all equal" if not different else f"{len(different)} files differ: {different[0]} …")
+        self._wrong += [f"{len(different)} files differ: {different[0]} …"] if different else []
+        self.figures.ok = not self._wrong
+        self.figures.values |= {"different": [str(path) for path in different[:20]], "wrong": self._wrong}
+        self._picture.end("; ".join(self._wrong) or "all equal")
 
 
 def _opener(path: Path) -> Callable[[], FileSource]:

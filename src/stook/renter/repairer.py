@@ -47,6 +47,8 @@ class RepairSettings:
     bytes_per_day: int = 256 << 30
     copies: int = 1
     """Masked copies of each index; above 1 they are made and kept by repair (white paper 2.7, mirroring)."""
+    patience_ms: int = RULES.patience_ms
+    """How long farmers that fell silent are waited for, as long as more than k shards are proved."""
     fill_after_ms: int = 10 * 60_000
     """Segments younger than this are left to the upload that is bringing them."""
 
@@ -182,6 +184,7 @@ class Repairer:
             now_ms=now,
             group_lost=dict.fromkeys(names, lost),
             barred=barred,
+            rules=replace(RULES, patience_ms=self._settings.patience_ms),
         )
         return decided, views
 
