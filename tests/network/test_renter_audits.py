@@ -170,6 +170,26 @@ def test_an_honest_loss_keeps_its_name() -> None:
     run(main(), within_seconds=5 * DAY)
 
 
+def test_a_farmer_that_has_a_session_declares_by_itself() -> None:
+    async def main() -> None:
+        async with Testnet(farmers=8, seed=9, options=OPTIONS) as net:
+            await stored(net)
+            await audit_for(net, 2 * HOUR)
+            loser = net.farmers[VILLAIN]
+            (held, *others) = net.renter.store.stored_at(loser.node_id)
+            loser.disk.erase(held.root)
+            await loser.farmer.chores["scrub"].step()
+            await net.renter.agent.refresh()  # a session
+            await loser.farmer.chores["declare"].step()
+            noted = net.renter.store.noted_losses([held.contract_id])[held.contract_id]
+            assert noted.note.note.asked == b""
+            assert [each.contract_id for each in net.renter.store.stored_at(loser.node_id)] == [
+                each.contract_id for each in others
+            ]
+
+    run(main(), within_seconds=DAY)
+
+
 def test_when_our_own_line_is_down_nobody_is_blamed() -> None:
     async def main() -> None:
         async with Testnet(farmers=8, seed=7, options=OPTIONS) as net:

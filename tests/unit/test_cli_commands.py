@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 import structlog
 
+from stook.audits.score import Beat, Entry, Heartbeat
 from stook.cli import main as main_module
+from stook.ids import NodeId
+from stook.storage.agent_store import SqlAgentStore
 
 PHRASE = "abandon " * 23 + "art"
 
@@ -125,6 +128,8 @@ def test_without_a_home_every_command_says_what_to_do(stook: Stook) -> None:
         ("rm", "b/x"),
         ("status",),
         ("farmers",),
+        ("farmers", "show", "ab"),
+        ("repair",),
         ("agent", "run"),
         ("agent", "sync"),
         ("agent", "export", "d"),
@@ -213,6 +218,26 @@ def test_status_without_farmers_still_tells(renter: Stook) -> None:
     assert "cannot be stored: no farmer is known" in ran.out
     assert renter("status", "--json").json["policy"] is None
     assert "No farmer is known" in renter("farmers").err
+    assert renter("status", "--json").json["audits_last_day"] == {"passed": 0, "failed": 0, "silent": 0}
+
+
+def test_repair_with_nothing_to_do_says_so(renter: Stook) -> None:
+    assert "0 segments repaired" in renter("repair").out
+    assert renter("repair", "--json").json["segments_repaired"] == 0
+    assert renter("repair", "--dry-run").code == 0
+
+
+def test_one_farmer_is_shown_by_the_beginning_of_its_id(renter: Stook, tmp_path: Path) -> None:
+    store = SqlAgentStore.open(tmp_path / "home" / "agent.db")
+    for first in (0xAB, 0xAC):
+        store.note_events([(NodeId(bytes([first]) * 20), Entry(1_700_000_000_000, Heartbeat(Beat.ANSWERED)))])
+    store.close()
+    assert renter("farmers", "show", "ff").code == 3
+    assert renter("farmers", "show", "a").code == 2
+    ran = renter("farmers", "show", "ABAB")
+    assert (ran.code, ran.out.split()[0]) == (0, "ab" * 20)
+    assert "availability 75.0% to 75.3%: there" in ran.out
+    assert renter("farmers", "show", "ab", "--json").json["silence"]["state"] == "clear"
 
 
 def test_an_agent_can_be_carried_away_and_reads_nothing(renter: Stook, tmp_path: Path) -> None:
