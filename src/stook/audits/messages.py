@@ -66,7 +66,7 @@ class HeartbeatReply(Record):
     losses: Annotated[tuple[SignedLoss, ...], Meta(max_length=MAX_BATCH)]
     """Those that the caller has not noted yet, ascending by contract id."""
     more: bool
-    leaving_by_ms: U63Field = 0
+    leaving_by_ms: U63Field
     """When the farmer means to be gone, so that its shards want moving (`docs/protocol/move.md`); 0 while it stays."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
+import struct
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -40,8 +41,9 @@ QUESTION_VERSION: Final = 1
 MAX_QUESTION_BYTES = 256 * 1024
 
 Version = Annotated[int, Meta(ge=1, le=255)]
-Amount = Annotated[float, Meta(ge=0.0, le=1e15)]
-"""A faded count, a share, or bytes per second."""
+Amount = Annotated[bytes, Meta(min_length=8, max_length=8)]
+"""A faded count, a share, or bytes per second: a 64-bit float (IEEE 754), big-endian, finite and not negative."""
+_FLOAT = struct.Struct(">d")
 
 
 class BeliefRecord(Record):
@@ -127,7 +129,7 @@ _BEAT_OF = {number: beat for beat, number in _BEATS.items()}
 
 
 def _belief(belief: Belief) -> BeliefRecord:
-    return BeliefRecord(belief.good, belief.bad, belief.at_ms)
+    return BeliefRecord(_bits(belief.good), _bits(belief.bad), belief.at_ms)
 
 
 def write_score(score: FarmerScore) -> bytes:
@@ -138,13 +140,13 @@ def write_score(score: FarmerScore) -> bytes:
             _belief(score.audit),
             _belief(score.availability),
             _belief(score.retrieval),
-            score.speed.bytes_per_second,
-            score.speed.weight,
+            _bits(score.speed.bytes_per_second),
+            _bits(score.speed.weight),
             score.speed.at_ms,
-            score.losses.mass,
+            _bits(score.losses.mass),
             score.losses.at_ms,
             score.losses.incident_ms,
-            score.losses.incident,
+            _bits(score.losses.incident),
             score.crime,
             score.condemned_ms,
         )
@@ -162,15 +164,15 @@ def read_score(data: bytes) -> FarmerScore:
         audit=_to_belief(stored.audit),
         availability=_to_belief(stored.availability),
         retrieval=_to_belief(stored.retrieval),
-        speed=Speed(_finite(stored.bytes_per_second), _finite(stored.speed_weight), stored.speed_ms),
-        losses=Losses(_finite(stored.losses), stored.losses_ms, stored.incident_ms, _finite(stored.incident)),
+        speed=Speed(_number(stored.bytes_per_second), _number(stored.speed_weight), stored.speed_ms),
+        losses=Losses(_number(stored.losses), stored.losses_ms, stored.incident_ms, _number(stored.incident)),
         crime=stored.crime,
         condemned_ms=stored.condemned_ms,
     )
 
 
 def _to_belief(stored: BeliefRecord) -> Belief:
-    return Belief(_finite(stored.good), _finite(stored.bad), stored.at_ms)
+    return Belief(_number(stored.good), _number(stored.bad), stored.at_ms)
 
 
 def write_silence(silence: Containment) -> bytes:
@@ -249,7 +251,7 @@ def write_event(event: Event) -> bytes:
 
 
 def _event(kind: EventKind, code: int, *numbers: int, seconds: float = 0.0) -> EventRecord:
-    return EventRecord(EVENT_VERSION, kind, code, numbers, seconds)
+    return EventRecord(EVENT_VERSION, kind, code, numbers, _bits(seconds))
 
 
 def read_event(data: bytes) -> Event:
@@ -269,7 +271,7 @@ def read_event(data: bytes) -> Event:
             case EventKind.RETRIEVED, ():
                 return Retrieved(bool(stored.code))
             case EventKind.TRANSFERRED, (size_bytes,):
-                return Transferred(size_bytes, _finite(stored.seconds))
+                return Transferred(size_bytes, _number(stored.seconds))
     except (MalformedError, ValueError, KeyError) as error:
         raise CorruptionError(f"an event of a farmer's history is damaged: {error}") from error
     raise CorruptionError(f"an event of a farmer's history is damaged: {stored.kind.name} with other numbers")
@@ -280,7 +282,12 @@ def _known(version: int, ours: int, what: str) -> None:
         raise CorruptionError(f"a {what} of version {version} is stored, this program knows {ours}")
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
+def _bits(value: float) -> bytes:
+    return _FLOAT.pack(value)
+
+
+def _number(bits: bytes) -> float:
+    (value,) = _FLOAT.unpack(bits)
+    if not math.isfinite(value) or math.copysign(1.0, value) < 0:
         raise CorruptionError("a farmer's score is damaged: it is no number")
-    return value
+    return float(value)
