@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from test_storage_agent_store import FARMERS, facts, place, placement, receipt, sid, store
 
 import audit_store_samples as samples
@@ -224,6 +225,25 @@ def test_what_is_lost_goes_when_it_is_replaced(store: AgentStore) -> None:
     assert store.lost_and_replaced(9) == [held[0].contract_id]
     store.cancel([held[0].contract_id])
     assert store.lost_and_replaced(9) == []
+
+
+def test_the_later_of_two_is_surplus_once_the_earlier_is_proved_again(store: AgentStore) -> None:
+    (first,) = place(store, 1, 1, farmer=0)
+    later = placement(1, 0, farmer=4)
+    store.add_claims([later])
+    signed = receipt(later)
+    store.record_receipts([structs.replace(signed, receipt=structs.replace(signed.receipt, stored_at_ms=300))])
+    assert store.surplus((), 9) == []
+    store.change(FarmerChange(ME, proved=Proof(300, (first.contract_id,))))
+    assert store.surplus((), 9) == []
+    store.change(FarmerChange(ME, proved=Proof(301, (first.contract_id,))))
+    assert store.surplus((), 9) == [later.contract_id]
+    assert store.surplus([FARMERS[4]], 9) == store.surplus([ME], 9) == []
+    store.change(FarmerChange(FARMERS[4], proved=Proof(999, (later.contract_id,))))
+    store.cancel(store.surplus((), 9))
+    assert store.placement(first.contract_id).state is STORED  # type: ignore[union-attr]
+    assert store.placement(later.contract_id).state is CANCELLING  # type: ignore[union-attr]
+    assert store.surplus((), 9) == []
 
 
 def test_a_new_receipt_of_a_lost_shard_starts_anew(store: AgentStore) -> None:

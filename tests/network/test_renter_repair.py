@@ -51,6 +51,10 @@ def holders(net: Testnet) -> set[NodeId]:
     return {each.farmer for held in placements(net).values() for each in held}
 
 
+def is_twice(held: list[Placement]) -> bool:
+    return len({(each.index, each.copy) for each in held}) < len(held)
+
+
 def assert_whole(net: Testnet) -> None:
     for held in placements(net).values():
         assert sorted(each.index for each in held) == sorted({each.index for each in held})
@@ -139,6 +143,15 @@ def test_a_reboot_is_waited_for() -> None:
             alive = {farmer.node_id for farmer in net.farmers if farmer.alive}
             for held in placements(net).values():
                 assert len({each.index for each in held if each.farmer in alive}) >= POLICY.r
+            # Back, and proved: what was made meanwhile is given up again.
+            assert any(is_twice(held) for held in placements(net).values())
+            await net.restart(*victims)
+            await care_for(net, 3 * HOUR)
+            for _ in range(3):  # a round where nothing new waits for its first audit
+                await net.renter.agent.auditor.audit_all()
+                await care_for(net, HOUR)
+            assert not any(is_twice(held) for held in placements(net).values())
+            assert_whole(net)
 
     run(main(), within_seconds=10 * DAY)
 

@@ -165,6 +165,7 @@ class LocalAgent:
             clock=clock,
             offload=offload,
             timing=options.care,
+            leaving=lambda: self.auditor.leaving,
         )
         self.repairer = Repairer(
             agent=self,

@@ -7,7 +7,7 @@ business of `repairer`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,6 +64,7 @@ class Caretaker:
         clock: Clock,
         offload: Offload,
         timing: CareTiming,
+        leaving: Callable[[], Collection[NodeId]] = tuple,
     ) -> None:
         self._agent = agent
         self._endpoint = endpoint
@@ -74,6 +75,7 @@ class Caretaker:
         self._clock = clock
         self._offload = offload
         self._timing = timing
+        self._leaving = leaving
         self._cancelling = asyncio.Lock()
 
     # --- cancel ------------------------------------------------------------------------------------------------------
@@ -124,6 +126,7 @@ class Caretaker:
         """Tell farmers what was given up; how many erasures were confirmed. A silent farmer holds up no other."""
         await self.give_up_claims()
         await self.give_up_replaced()
+        await self.give_up_surplus()
         async with self._cancelling:
             waiting = await self._offload(self._store.farmers_to_cancel)
             questioned = await self._questioned()
@@ -152,6 +155,14 @@ class Caretaker:
             await self._agent.abandon(names)
             given_up += len(names)
         return given_up
+
+    async def give_up_surplus(self) -> int:
+        """Give up what was made again though its first farmer, silent then, has proved itself since."""
+        dossiers = await self._offload(self._store.dossiers)
+        doubtful = {*self._leaving(), *(each.farmer for each in dossiers if not each.silence.may_be_given_more)}
+        names = await self._offload(lambda: self._store.surplus(doubtful, MAX_BATCH))
+        await self._agent.abandon(names)
+        return len(names)
 
     async def _cancel_at(self, farmer: NodeId) -> int:
         confirmed, after = 0, b""

@@ -253,6 +253,13 @@ class AuditStore(Protocol):
         """Segments by what is proved of them."""
         ...
 
+    def surplus(self, doubtful: Collection[NodeId], limit: int) -> list[ContractId]:
+        """STORED placements of shards that are STORED elsewhere as well, longer, and were proved there since; by id.
+
+        Those at, and beside those at, farmers that are `doubtful` are left alone.
+        """
+        ...
+
     def lost_and_replaced(self, limit: int) -> list[ContractId]:
         """LOST placements whose index and copy are STORED elsewhere, or whose segment is released; in order of id."""
         ...

@@ -353,6 +353,29 @@ class SqlAuditStore:
         with self._database.read() as connection:
             return HealthCounts(*connection.execute(query).one())
 
+    def surplus(self, doubtful: Collection[NodeId], limit: int) -> list[ContractId]:
+        """See the port."""
+        table, other = tables.placements.c, aliased(tables.placements).c
+        earlier = or_(
+            other.stored_ms < table.stored_ms,
+            (other.stored_ms == table.stored_ms) & (other.contract_id < table.contract_id),
+        )
+        elsewhere = select(literal(1)).where(
+            other.segment_id == table.segment_id,
+            other.shard_index == table.shard_index,
+            other.copy == table.copy,
+            other.state == STORED,
+            other.proved_ms > table.stored_ms,
+            earlier,
+        )
+        query = select(table.contract_id).where(table.state == STORED)
+        for some in chunks(sorted(doubtful)):
+            elsewhere = elsewhere.where(other.farmer.not_in(some))
+            query = query.where(table.farmer.not_in(some))
+        with self._database.read() as connection:
+            found = connection.scalars(query.where(elsewhere.exists()).order_by(table.contract_id).limit(limit))
+            return [ContractId(value) for value in found]
+
     def lost_and_replaced(self, limit: int) -> list[ContractId]:
         """See the port."""
         table, other = tables.placements.c, aliased(tables.placements).c

@@ -304,6 +304,24 @@ class MemoryAuditStore:
                     counts[(proved < policy.n) + (proved < policy.r) + (proved < policy.k)] += 1
         return HealthCounts(*counts)
 
+    def surplus(self, doubtful: Collection[NodeId], limit: int) -> list[ContractId]:
+        """See the port."""
+        found = []
+        with self._lock:
+            stored: dict[tuple[SegmentId, int, int], list[Placement]] = defaultdict(list)
+            for each in self._placements.values():
+                if each.state == STORED and each.farmer not in doubtful:
+                    stored[each.segment_id, each.index, each.copy].append(each)
+        for same in stored.values():
+            for each in same:
+                found += [
+                    each.contract_id
+                    for other in same
+                    if other.proved_ms > each.stored_ms
+                    and (other.stored_ms, other.contract_id) < (each.stored_ms, each.contract_id)
+                ][:1]
+        return sorted(found)[:limit]
+
     def lost_and_replaced(self, limit: int) -> list[ContractId]:
         """See the port."""
         with self._lock:
