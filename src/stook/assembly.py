@@ -425,6 +425,7 @@ def _agent_options(rent: RentSettings) -> AgentOptions:
         audits=AuditRules(
             bytes_per_day=config.parse_size(rent.audit_bytes_per_day), requests_per_day=rent.audits_per_day
         ),
+        memory_budget_bytes=config.parse_size(rent.memory_budget),
         repair=RepairSettings(
             bytes_per_day=config.parse_size(rent.repair_bytes_per_day),
             copies=rent.copies,
@@ -503,7 +504,7 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
             entropy=system_entropy,
             offload=offload,
             codec=codec,
-            memory_budget_bytes=config.parse_size(settings.rent.memory_budget),
+            slots=agent.slots,
             presence=FilePresence(home / UPLOADS_LOCK_FILE),
         )
         stack.push_async_callback(client.aclose)

@@ -39,6 +39,7 @@ from stook.renter.recovery import recover_placements
 from stook.renter.repair_plan import RULES
 from stook.renter.repairer import CLIENT, Repairer, RepairSettings
 from stook.renter.roster import Roster
+from stook.renter.slots import SlotPool
 from stook.shards.erasure import Codec
 from stook.shards.geometry import Policy
 from stook.shards.mask import segment_mask_key
@@ -167,6 +168,8 @@ class LocalAgent:
             timing=options.care,
             leaving=lambda: self.auditor.leaving,
         )
+        self.slots = SlotPool(options.memory_budget_bytes)
+        """Memory for segments; a client in the same process may share it."""
         self.repairer = Repairer(
             agent=self,
             endpoint=endpoint,
@@ -177,7 +180,7 @@ class LocalAgent:
             offload=offload,
             codec=codec,
             settings=options.repair,
-            memory_budget_bytes=options.memory_budget_bytes,
+            slots=self.slots,
         )
         self.auditor = Auditor(
             endpoint=endpoint,

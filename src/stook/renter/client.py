@@ -29,7 +29,7 @@ from stook.renter.mill import Mill
 from stook.renter.outlook import Outlook, outlook
 from stook.renter.ports import Agent, AgentStatus, Item, OnProgress, Sink
 from stook.renter.push import Pusher
-from stook.renter.slots import DEFAULT_BUDGET_BYTES, SlotPool
+from stook.renter.slots import SlotPool
 from stook.renter.upload import Uploaded, Uploader
 from stook.renter.vault import Vault
 from stook.shards.erasure import Codec
@@ -107,10 +107,10 @@ class Client:
         entropy: Entropy,
         offload: Offload,
         codec: Codec,
-        memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+        slots: SlotPool | None = None,
         presence: Presence | None = None,
     ) -> None:
-        # Without a `presence` nobody else may use the catalog.
+        # Without a `presence` nobody else may use the catalog; without `slots` memory is this client's own.
         self._agent = agent
         self._node_key = node_key
         self._catalog = catalog
@@ -119,7 +119,7 @@ class Client:
         self._offload = offload
         self._arrivals = Arrivals(presence if presence is not None else MemoryPresence(), catalog, offload)
         self._vault = Vault(content_root, network, entropy)
-        slots = SlotPool(memory_budget_bytes)
+        slots = slots if slots is not None else SlotPool()
         self._mill = Mill(
             agent=agent,
             pusher=Pusher(agent=agent, endpoint=endpoint, node_key=node_key, clock=clock),

@@ -94,7 +94,7 @@ class Repairer:
         offload: Offload,
         codec: Codec,
         settings: RepairSettings,
-        memory_budget_bytes: int,
+        slots: SlotPool,
     ) -> None:
         self._agent = agent
         self._key = key
@@ -104,7 +104,7 @@ class Repairer:
         self._offload = offload
         self._codec = codec
         self._settings = settings
-        self._slots = SlotPool(memory_budget_bytes)
+        self._slots = slots
         self._repairing = asyncio.Lock()
         self._fetcher = Fetcher(agent=agent, endpoint=endpoint, clock=clock, offload=offload)
         self._pusher = Pusher(agent=agent, endpoint=endpoint, node_key=key.public_key, clock=clock)

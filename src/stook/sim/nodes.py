@@ -25,6 +25,7 @@ from stook.ids import NetworkId, NodeId
 from stook.overlay.contact_book import BookLimits, ContactBook
 from stook.renter.agent import AgentOptions, LocalAgent
 from stook.renter.client import Client
+from stook.renter.slots import SlotPool
 from stook.shards.erasure import Codec
 from stook.sim.adversary import Adversary, Casting, Role
 from stook.sim.dice import Dice
@@ -288,7 +289,7 @@ class SimRenter:
             entropy=self._entropy,
             offload=world.offload,
             codec=world.codec,
-            memory_budget_bytes=self.memory_budget_bytes,
+            slots=SlotPool(self.memory_budget_bytes),
         )
         await self._agent.open()
         await self._agent.refresh()
