@@ -43,7 +43,7 @@ from stook.renter.slots import SlotPool
 from stook.shards.erasure import Codec
 from stook.shards.geometry import Policy
 from stook.shards.mask import segment_mask_key
-from stook.storage.agent_audit_ports import Dossier, KeptReceipt
+from stook.storage.agent_audit_ports import Dossier, FlightRow, KeptReceipt
 from stook.storage.renter_ports import (
     AgentStore,
     Outcome,
@@ -319,8 +319,12 @@ class LocalAgent:
         known = [order.facts.segment_id for order in orders if order.facts.segment_id not in self._fresh]
         before = await self._offload(lambda: self._store.placements(known)) if known else {}
         now = self._clock.now_ms()
-        answers = [_Answer.of(order, before.get(order.facts.segment_id, ()), now) for order in orders]
-        await self.abandon([contract_id for answer in answers for contract_id in answer.surplus])
+        flights = await self._offload(lambda: self._store.flights(known)) if known else {}
+        answers = [
+            _Answer.of(order, before.get(order.facts.segment_id, ()), flights.get(order.facts.segment_id, ()), now)
+            for order in orders
+        ]
+        await self.abandon([name for answer in answers for name in answer.superfluous])
         claimed = await self._desk.claim([(answer.remaining, answer.holders) for answer in answers])
         placements = [
             Placement(
@@ -558,11 +562,11 @@ class _Answer:
     reused: list[tuple[int, NodeId, Contract]]
     remaining: Order
     holders: list[NodeId]
-    surplus: list[ContractId]
-    """Claims of indices that are stored elsewhere: a run that was killed could not give them up itself."""
+    superfluous: list[ContractId]
+    """Claims of an interrupted run for shards stored elsewhere by now: they would keep their farmers from others."""
 
     @classmethod
-    def of(cls, order: Order, placements: Sequence[Placement], now_ms: int) -> _Answer:
+    def of(cls, order: Order, placements: Sequence[Placement], flights: Sequence[FlightRow], now_ms: int) -> _Answer:
         """Sort the segment's placements into receipted ones, claims that still hold, and the rest."""
         wanted = set(order.indices)
         stored = {
@@ -572,17 +576,19 @@ class _Answer:
         }
         reused: dict[int, tuple[int, NodeId, Contract]] = {}
         holders: list[NodeId] = []
-        surplus: list[ContractId] = []
+        superfluous: list[ContractId] = []
+        flying = {flight.index for flight in flights if flight.copy == order.copy}
         for placement in placements:
             open_claim = (
                 placement.state is PlacementState.CLAIMED and placement.contract.terms.consign_by_ms > now_ms + 10_000
             )
+            if open_claim and placement.copy == order.copy and placement.index in stored - flying:
+                superfluous.append(placement.contract_id)
+                continue
             # What lapsed or was given up holds nothing: its farmers are free again, or a few interrupted uploads
             # would leave nobody to go on with.
             # Nor does what a farmer lost: it may be given that again.
-            if open_claim and placement.copy == order.copy and placement.index in stored:
-                surplus.append(placement.contract_id)
-            elif open_claim or placement.state is PlacementState.STORED:
+            if open_claim or placement.state is PlacementState.STORED:
                 holders.append(placement.farmer)
             if (
                 open_claim
@@ -599,5 +605,5 @@ class _Answer:
             reused=list(reused.values()),
             remaining=replace(order, indices=remaining),
             holders=holders,
-            surplus=surplus,
+            superfluous=superfluous,
         )
