@@ -1,0 +1,64 @@
+"""`stook sim`: ask a simulated network, with the code that real nodes run, what would happen."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from stook.cli.output import emit, say
+from stook.cli.run import json_option
+from stook.errors import UserError
+
+NOT_SHOWN = 1
+"""Exit status of a simulation that ran and did not show what it should."""
+
+seed_option = click.option("--seed", default=1, show_default=True, help="One seed gives one history, everywhere.")
+
+
+@click.group("sim")
+def sim_command() -> None:
+    """Simulated networks: real nodes' code in one process and virtual time, drawn from a seed.
+
+    Nothing here touches the home directory or a network. Exit status 1: it ran, and did not show what it should.
+    """
+
+
+@sim_command.command("detection")
+@click.option("--trials", default=400, show_default=True, help="How often each fraction is lost and found again.")
+@click.option("--leaves", default=8, show_default=True, help="Units that a round draws.")
+@click.option(
+    "--fraction",
+    "fractions",
+    type=float,
+    multiple=True,
+    help="Share of the holding that is gone. Repeatable. Default: 0.001, 0.01, 0.05 and 0.2.",
+)
+@seed_option
+@json_option
+def detection_command(trials: int, leaves: int, fractions: tuple[float, ...], seed: int, as_json: bool) -> None:
+    """How many audit rounds pass before a loss is seen, measured beside the closed form.
+
+    A farmer with 2,000 units misses some. Rounds are drawn, proved and verified as nodes do it, with real signatures,
+    until one fails. Agreement: mean within 3 standard errors, curves within what chance explains 999 times in 1,000.
+    """
+    from stook.sim.detection import FRACTIONS, Setting, detection
+
+    try:
+        result = detection(Setting(seed, trials=trials, leaves=leaves), fractions or FRACTIONS)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        emit(result)
+    else:
+        units = result["shards"] * result["units_per_shard"]
+        say(f"{trials} trials each, {leaves} units a round of {units:,}, seed {seed}")
+        say(f"{'gone':>8}{'expected':>12}{'measured':>12}{'off by':>10}")
+        for one in result["fractions"]:
+            say(
+                f"{one['fraction']:>8.1%}{one['rounds_expected']:>12.2f}{one['rounds_measured']:>12.2f}"
+                f"{one['distance_in_standard_errors']:>+7.1f} s.e."
+            )
+        say("Rounds until it is seen, on average. " + ("They agree." if result["agrees"] else "They do NOT agree."))
+    if not result["agrees"]:
+        sys.exit(NOT_SHOWN)
