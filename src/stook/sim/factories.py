@@ -14,6 +14,7 @@ from stook.renter.drafts import DAY_MS
 from stook.renter.planner import Spread
 from stook.shards.geometry import Policy
 from stook.sim.dice import Dice
+from stook.wire.limits import Limits
 
 NETWORK = NetworkId("sim.stook")
 GIB = 1 << 30
@@ -22,6 +23,8 @@ CHORES = ChoreIntervals(
     reap_seconds=6 * HOUR_SECONDS, scrub_seconds=24 * HOUR_SECONDS, announce_seconds=12 * HOUR_SECONDS
 )
 """Rarer than in life, so that months pass in seconds; give others where a finer step matters."""
+PATIENT = Limits(max_sessions=4096, idle_seconds=400 * 24 * HOUR_SECONDS)
+"""Sessions stay open: a hello costs more than ten requests, and months of them would be most of a long simulation."""
 CARE = CareTiming(
     refresh_seconds=12 * HOUR_SECONDS,
     cancel_seconds=6 * HOUR_SECONDS,

@@ -31,6 +31,7 @@ from stook.sim.dice import Dice
 from stook.sim.factories import NETWORK, key_tree, node_key
 from stook.sim.loop import InlineOffload, VirtualClock
 from stook.sim.network import SimNetwork
+from stook.sim.signatures import CheapSignatures
 from stook.storage.memory import MemoryContractStore, MemoryShardStore
 from stook.storage.ports import ContractStore, ShardStore
 from stook.storage.renter_memory import MemoryAgentStore, MemoryCatalog
@@ -55,10 +56,16 @@ class World:
     limits: Limits = field(default_factory=Limits)
     offload: Offload = field(default_factory=InlineOffload)
     network_id: NetworkId = NETWORK
+    cheap: CheapSignatures | None = None
+    """How nodes sign, unless with the curve; open while they live."""
     errors: list[tuple[str, Exception]] = field(default_factory=list)
     """Bugs: what handlers, chores and tasks raised that no honest or dishonest peer should make them raise."""
     log: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT_LOG_LINES))
     """The latest lines that nodes logged."""
+
+    def key(self, key: NodeKey) -> NodeKey:
+        """The key as nodes of this world use it."""
+        return key if self.cheap is None else self.cheap.cheapen(key)
 
     def error(self, where: str, error: Exception) -> None:
         """Note a bug."""
@@ -101,7 +108,7 @@ class SimFarmer:
         self.number = number
         self.host = f"farmer-{number}"
         dice = world.dice.child(self.host)
-        self.key: NodeKey = node_key(dice.child("key"))
+        self.key: NodeKey = world.key(node_key(dice.child("key")))
         self.clock = VirtualClock(skew_ms)
         self.adversary: Adversary | None = None
         if casting is not None:
@@ -214,7 +221,7 @@ class SimRenter:
         self.host = name
         dice = world.dice.child(name)
         self.keys = key_tree(dice.child("phrase"))
-        self.key: NodeKey = self.keys.node_key()
+        self.key: NodeKey = world.key(self.keys.node_key())
         self.clock = VirtualClock(skew_ms)
         self.store = MemoryAgentStore()
         self.catalog = MemoryCatalog()
