@@ -227,6 +227,8 @@ class SimRenter:
         self.catalog = MemoryCatalog()
         self.options = options
         self.memory_budget_bytes = 16 << 20
+        self.seeds: Sequence[Peer] | None = None
+        """Whom it asks for farmers; None: nobody, it is told of all."""
         self._world = world
         self._farmers = tuple(farmers)
         self._entropy = dice.child("entropy")
@@ -280,7 +282,8 @@ class SimRenter:
             entropy=self._entropy,
             offload=world.offload,
             codec=world.codec,
-            farmers=[farmer.peer for farmer in self._farmers],
+            seeds=() if self.seeds is None else self.seeds,
+            farmers=[farmer.peer for farmer in self._farmers] if self.seeds is None else (),
             options=self.options,
             on_error=world.error,
         )
