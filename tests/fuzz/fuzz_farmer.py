@@ -31,10 +31,23 @@ from farm_samples import (
     shard_bytes,
 )
 from fuzz_base import Memory, Tape, target, vary
+from stook.audits.challenge import Parties, SignedChallenge, draw_challenge
+from stook.audits.holding import HeldShard, Holding
+from stook.audits.messages import (
+    Audit,
+    AuditMethod,
+    AuditReceipt,
+    AuditReply,
+    Heartbeat,
+    HeartbeatReply,
+)
+from stook.audits.proof import Came, SignedAnswer
+from stook.audits.receipt import SignedBatchReceipt, settle
 from stook.codec import Record, decode, encode
 from stook.contracts.contract import Contract, Terms
 from stook.contracts.grant import Operation, SignedGrant, issue_grant
 from stook.contracts.lifecycle import ContractState
+from stook.contracts.loss import note_loss
 from stook.contracts.messages import (
     Announce,
     Cancel,
@@ -60,6 +73,7 @@ from stook.contracts.negotiation import DAY_MS, HOUR_MS, countersign, sign_offer
 from stook.contracts.receipt import SignedStorageReceipt
 from stook.errors import StookError
 from stook.farmer.admission import FarmerTerms
+from stook.farmer.audit_desk import AuditDesk
 from stook.farmer.handlers import ContractDesk, NoticeDesk
 from stook.farmer.herald import Herald
 from stook.farmer.refusals import refusal_of
@@ -79,7 +93,9 @@ FARM = settings(
     terms=FarmerTerms(max_unfilled_bytes_per_renter=7 * UNIT_BYTES),
     transfers=TransferLimits(block_bytes=UNIT_BYTES),
 )
-REPLIES: dict[Method, tuple[type[Record], ...]] = {
+Asked = Method | AuditMethod
+ASKED: tuple[Asked, ...] = (*Method, AuditMethod.AUDIT, AuditMethod.AUDIT_RECEIPT, AuditMethod.HEARTBEAT)
+REPLIES: dict[Asked, tuple[type[Record], ...]] = {
     Method.ANNOUNCE: (Done,),
     Method.CONTACTS: (ContactsReply,),
     Method.CAPACITY: (CapacityReply,),
@@ -89,6 +105,9 @@ REPLIES: dict[Method, tuple[type[Record], ...]] = {
     Method.RENEW: (RenewReply,),
     Method.CANCEL: (CancelReply,),
     Method.LIST_CONTRACTS: (ContractPage,),
+    AuditMethod.AUDIT: (AuditReply,),
+    AuditMethod.AUDIT_RECEIPT: (Done,),
+    AuditMethod.HEARTBEAT: (HeartbeatReply,),
 }
 
 
@@ -112,7 +131,9 @@ class Farmyard:
         herald = Herald(self.farm, StandingEndpoint(contact_of(FARMER)), (), lambda: True)  # type: ignore[arg-type]
         contracts, notices = ContractDesk(self.farm, herald), NoticeDesk(self.farm, herald)
         transfers = TransferDesk(self.farm)
-        self.handlers: dict[Method, Any] = {
+        audits = AuditDesk(self.farm)
+        self.answered: tuple[SignedChallenge, SignedAnswer] | None = None
+        self.handlers: dict[Asked, Any] = {
             Method.ANNOUNCE: notices.announce,
             Method.CONTACTS: notices.contacts,
             Method.CAPACITY: notices.capacity,
@@ -122,6 +143,9 @@ class Farmyard:
             Method.RENEW: contracts.renew,
             Method.CANCEL: contracts.cancel,
             Method.LIST_CONTRACTS: contracts.list_contracts,
+            AuditMethod.AUDIT: audits.audit,
+            AuditMethod.AUDIT_RECEIPT: audits.receipt,
+            AuditMethod.HEARTBEAT: audits.heartbeat,
         }
         self.stored = self.sign(draft_for(root_of(STORED), len(STORED)))
         self.reserved = self.sign(draft_for(root_of(RESERVED), len(RESERVED)))
@@ -151,7 +175,33 @@ class Farmyard:
         grant = self.maybe_vary(good.grant)
         return SignedGrant(grant, self.tape.pick((RENTER, RENTER, RENTER, OTHER)).sign(grant.digest))
 
-    def request(self, method: Method) -> Record:
+    def challenge(self, signer: NodeKey) -> SignedChallenge:
+        """A challenge over the stored shard and the reserved one."""
+        holding = Holding(
+            HeldShard(one.contract_id, one.terms.shard_root, one.terms.shard_size_bytes)
+            for one in self.tape.pick(((self.stored,), (self.stored, self.reserved)))
+        )
+        return draw_challenge(
+            holding,
+            Parties(NETWORK, RENTER.public_key, FARMER.public_key),
+            signer,
+            nonce=bytes([self.tape.number(3)]) * 32,
+            wanted=1 + self.tape.number(4),
+            now_ms=self.clock.at_ms,
+            answer_within_ms=60_000,
+        )
+
+    def batch_receipt(self) -> AuditReceipt:
+        """A receipt for the challenge that was answered last, or for another, with fields changed."""
+        signed, answer = self.answered or (self.challenge(RENTER), None)
+        answers = {} if answer is None else {answer.head.page: Came(answer, self.clock.at_ms)}
+        signer = RENTER if signed.challenge.auditor_key == RENTER.public_key else CLIENT
+        now_ms = max(self.clock.at_ms, signed.challenge.sent_at_ms)
+        settled = settle(signed.challenge, answers, {}, signer, now_ms)
+        receipt = self.maybe_vary(settled.signed.receipt)
+        return AuditReceipt(SignedBatchReceipt(receipt, signer.sign(receipt.digest)), settled.lines)
+
+    def request(self, method: Asked, caller: NodeKey) -> Record:
         """A request of that method, good but for what was changed."""
         tape, now_ms = self.tape, self.clock.at_ms
         contract = tape.pick((self.stored, self.reserved))
@@ -182,6 +232,20 @@ class Farmyard:
                 return self.maybe_vary(ContactsRequest(1 + tape.number(255)))
             case Method.CAPACITY:
                 return CapacityRequest()
+            case AuditMethod.AUDIT:
+                auditor = caller if caller in (RENTER, CLIENT) else RENTER
+                challenge = self.maybe_vary(self.challenge(auditor).challenge)
+                signed = SignedChallenge(challenge, auditor.sign(challenge.digest))
+                grants = [self.grant(self.stored, Operation.AUDIT)] * tape.number(2)
+                self.asked = signed
+                return Audit(signed, tape.pick((0, 0, 0, 1)), tuple(grants))
+            case AuditMethod.AUDIT_RECEIPT:
+                return self.batch_receipt()
+            case AuditMethod.HEARTBEAT:
+                losses = self.farm.contracts.audits.unnoted(RENTER.public_key, b"", 9)
+                notes = [note_loss(loss, caller, now_ms).note for loss in losses]
+                return self.maybe_vary(Heartbeat(b"", tuple(notes)))
+        raise AssertionError(method)
 
     def raw(self) -> bytes:
         """The leaf list and units that follow a CONSIGN; right, wrong or cut short."""
@@ -194,9 +258,11 @@ class Farmyard:
     def ask(self) -> None:
         """One request of one caller, and what the farmer made of it."""
         tape = self.tape
-        method = tape.pick(list(Method))
+        method = tape.pick(ASKED)
         caller: NodeKey = tape.pick((RENTER, RENTER, OTHER, CLIENT))
-        payload = encode(self.request(method))
+        if tape.number(15) == 15:
+            self.spoil()
+        payload = encode(self.request(method, caller))
         if tape.number(3) == 3:
             payload = tape.spoiled(payload)
         exchange = RecordingExchange(caller, self.raw() if method is Method.CONSIGN else b"")
@@ -207,10 +273,18 @@ class Farmyard:
             if refusal is None:
                 raise AssertionError(f"{method} ends in {error!r}, which the peer would hear as INTERNAL") from error
         for kind, reply in zip(REPLIES[method], exchange.replies, strict=False):
-            decode(kind, reply)
+            said = decode(kind, reply)
+            if isinstance(said, AuditReply):
+                self.answered = self.asked, said.answer
         assert len(exchange.replies) <= len(REPLIES[method])
         assert len(exchange.sent) <= len(RESERVED) + 32 * 4
         self.audit()
+
+    def spoil(self) -> None:
+        """The disk changes a bit of the shard that is stored, if it is there."""
+        shard = self.farm.shards._published.get(root_of(STORED))  # type: ignore[attr-defined]
+        if shard is not None:
+            shard.data[0] = STORED[0] ^ 1
 
     def audit(self) -> None:
         """The farmer's books: nothing beyond its room, nothing that it did not sign, no shard that is not whole."""
@@ -225,7 +299,9 @@ class Farmyard:
                 assert farm.shards.find(terms.shard_root) is not None
                 into = bytearray(terms.shard_size_bytes)
                 farm.shards.read_units(terms.shard_root, 0, memoryview(into))
-                assert root_of(bytes(into)) == terms.shard_root
+                assert root_of(bytes(into)) == terms.shard_root or into[0] == STORED[0] ^ 1
+            if held.state is ContractState.LOST and farm.contracts.audits.loss(held.contract_id) is None:
+                raise AssertionError("a loss that is not declared")
 
 
 @target(

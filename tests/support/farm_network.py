@@ -11,9 +11,22 @@ import contract_samples as samples
 import wire_samples as wires
 from contract_samples import NETWORK, RENTER
 from farm_samples import GIB, draft_for, inline, root_of, settings
+from stook.audits.challenge import Parties, SignedChallenge, draw_challenge, pages_of
+from stook.audits.holding import HeldShard, Holding
+from stook.audits.messages import (
+    Audit,
+    AuditMethod,
+    AuditReceipt,
+    AuditReply,
+    Heartbeat,
+    HeartbeatReply,
+)
+from stook.audits.proof import Came, SignedAnswer
+from stook.audits.receipt import Settled, settle
 from stook.codec import decode, encode
 from stook.contracts.contract import Contract, Terms
 from stook.contracts.grant import Operation, SignedGrant, issue_grant
+from stook.contracts.loss import NotedLoss, SignedLossNote
 from stook.contracts.messages import (
     Cancel,
     CancelReply,
@@ -143,7 +156,7 @@ class Caller:
         parties = {"renter_key": self.key.public_key, "farmer_key": farm.key.public_key}
         return draft_for(root_of(data), len(data), **(parties | times | changes))
 
-    async def call(self, farm: Farm, method: Method, request: Any) -> bytes:
+    async def call(self, farm: Farm, method: Method | AuditMethod, request: Any) -> bytes:
         return await self.endpoint.call(farm.peer, method, encode(request), deadline_seconds=DEADLINE)
 
     async def claim(self, farm: Farm, *drafts: Terms) -> ClaimReply:
@@ -227,8 +240,52 @@ class Caller:
         ids = tuple(contract.contract_id for contract in contracts)
         return decode(CancelReply, await self.call(farm, Method.CANCEL, Cancel(ids)))
 
+    # --- audits
+
+    def challenge(
+        self, farm: Farm, *contracts: Contract, wanted: int = 8, nonce: int = 1, renter: PublicKey | None = None
+    ) -> SignedChallenge:
+        """A challenge over the shards of these contracts, signed by this caller."""
+        return draw_challenge(
+            holding_of(*contracts),
+            Parties(NETWORK, self.key.public_key if renter is None else renter, farm.key.public_key),
+            self.key,
+            nonce=bytes([nonce]) * 32,
+            wanted=wanted,
+            now_ms=self.clock.now_ms(),
+            answer_within_ms=120_000,
+        )
+
+    async def audit(
+        self, farm: Farm, signed: SignedChallenge, page: int = 0, grants: Sequence[SignedGrant] = ()
+    ) -> SignedAnswer:
+        reply = await self.call(farm, AuditMethod.AUDIT, Audit(signed, page, tuple(grants)))
+        return decode(AuditReply, reply).answer
+
+    async def audit_all(
+        self, farm: Farm, signed: SignedChallenge, losses: Sequence[NotedLoss] = (), *, hand_over: bool = True
+    ) -> Settled:
+        """A whole round: every page, the verdicts, the receipt, which the farmer gets."""
+        answers = {
+            page: Came(await self.audit(farm, signed, page), self.clock.now_ms())
+            for page in range(len(pages_of(signed.challenge)))
+        }
+        noted = {one.loss.loss.contract_id: one for one in losses}
+        settled = settle(signed.challenge, answers, noted, self.key, self.clock.now_ms())
+        if hand_over:
+            await self.call(farm, AuditMethod.AUDIT_RECEIPT, AuditReceipt(settled.signed, settled.lines))
+        return settled
+
+    async def heartbeat(self, farm: Farm, *notes: SignedLossNote, after: bytes = b"") -> HeartbeatReply:
+        return decode(HeartbeatReply, await self.call(farm, AuditMethod.HEARTBEAT, Heartbeat(after, notes)))
+
     async def listed(self, farm: Farm, after: bytes = b"", limit: int = 256) -> ContractPage:
         return decode(ContractPage, await self.call(farm, Method.LIST_CONTRACTS, ListContracts(after, limit)))
+
+
+def holding_of(*contracts: Contract) -> Holding:
+    """What a challenge over these contracts is drawn from."""
+    return Holding(HeldShard(one.contract_id, one.terms.shard_root, one.terms.shard_size_bytes) for one in contracts)
 
 
 RENTER_NUMBER, FARMER_NUMBER, OTHER_NUMBER = 1, 2, 3

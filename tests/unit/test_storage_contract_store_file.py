@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,32 @@ def test_a_newer_schema_is_refused(path):
     edit(path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(ConfigError, match="newer Stook"):
         SqliteContractStore(path)
+
+
+VERSION_1 = Path(__file__).parents[1] / "vectors/data/contracts-database-v1.sql"
+
+
+def test_a_file_of_version_1_is_brought_up_to_date(path):
+    """Written by the program as it was before audits; what it held is there, the book of audits is empty."""
+    connection = sqlite3.connect(path)
+    connection.executescript(VERSION_1.read_text())
+    connection.close()
+    with SqliteContractStore(path) as store:
+        assert not store.is_new
+        assert [item.state for item in store.all()].count(ContractState.ACTIVE) == 1
+        assert store.totals_of(renter(0)).stored_count == 1
+        assert not store.spend(bytes(16), 4, 10, NOW_MS)
+        assert store.audits.rounds(5) == []
+    with SqliteContractStore(path) as store:
+        assert store.totals().reserved_count == 2
+    connection = sqlite3.connect(path)
+    migrated = sorted(row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL"))
+    connection.close()
+    with SqliteContractStore(path.with_name("new.db")):
+        pass
+    connection = sqlite3.connect(path.with_name("new.db"))
+    assert migrated == sorted(row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL"))
+    connection.close()
 
 
 @pytest.mark.parametrize(
@@ -136,6 +163,13 @@ def test_a_full_disk_is_a_fault_and_changes_nothing(path):
         (lambda store: store.by_root(sample().root), "USING INDEX contracts_in_force"),
         (lambda store: store.owned_by(renter(0), b"", 5), "USING INDEX contracts_owned"),
         (lambda store: store.due(5, 5), "USING INDEX contracts_due"),
+        (lambda store: store.totals_of(renter(0)), "USING COVERING INDEX contracts_stored"),
+        (lambda store: store.audits.has_page(bytes(32), 0), "USING PRIMARY KEY"),
+        (lambda store: store.audits.units_used(bytes(32), 0), "USING PRIMARY KEY"),
+        (lambda store: store.audits.unnoted(renter(0), b"", 5), "USING INDEX losses_unnoted"),
+        (lambda store: store.audits.unnoted_named(renter(0), [bytes(32)]), "USING INDEX losses_named"),
+        (lambda store: store.audits.renters_to_tell(), "USING INDEX losses_unnoted"),
+        (lambda store: store.audits.rounds(5), "USING INDEX audit_rounds_by_time"),
     ],
 )
 def test_queries_are_answered_from_the_index_made_for_them(path, call, index):

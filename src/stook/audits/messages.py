@@ -66,6 +66,8 @@ class HeartbeatReply(Record):
     losses: Annotated[tuple[SignedLoss, ...], Meta(max_length=MAX_BATCH)]
     """Those that the caller has not noted yet, ascending by contract id."""
     more: bool
+    leaving_by_ms: U63Field = 0
+    """When the farmer means to be gone, so that its shards want moving (`docs/protocol/move.md`); 0 while it stays."""
 
 
 class DeclareLoss(Record):

@@ -1,4 +1,7 @@
-"""One change at a time to one shard: consign, renew, cancel, reap and scrub all pass here; reading does not."""
+"""One change at a time to one shard: consign, renew, cancel, reap and scrub all pass here; reading does not.
+
+Audits have a gate of their own, where the pages of one challenge pass one by one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from stook.errors import ReasonCode, RefusedError
-from stook.ids import ShardRoot
 
 
 class _Entry:
@@ -21,17 +23,17 @@ class _Entry:
 
 
 class ShardGate:
-    """Locks by shard root, with a deadline, and with the right to push a running transfer aside."""
+    """Locks by shard root (or whatever names a thing), with a deadline, and the right to push a transfer aside."""
 
     def __init__(self) -> None:
-        self._entries: dict[ShardRoot, _Entry] = {}
+        self._entries: dict[bytes, _Entry] = {}
 
-    def busy(self, root: ShardRoot) -> bool:
+    def busy(self, root: bytes) -> bool:
         """Whether someone holds the gate of this shard or waits at it."""
         return root in self._entries
 
     @asynccontextmanager
-    async def hold(self, root: ShardRoot, *, deadline_seconds: float, supersede: bool = False) -> AsyncIterator[None]:
+    async def hold(self, root: bytes, *, deadline_seconds: float, supersede: bool = False) -> AsyncIterator[None]:
         """Have the shard alone for the length of the block.
 
         With `supersede` whoever holds it is told to stop (a sender that reconnects after a broken line must not wait

@@ -31,8 +31,9 @@ class _Waiting:
 class Lanes:
     """Hands out lanes, to peers in turn and to each in the order asked. Use it on one event loop."""
 
-    def __init__(self, limits: TransferLimits) -> None:
+    def __init__(self, limits: TransferLimits, what: str = "transfers") -> None:
         self._limits = limits
+        self._what = what
         self._free: list[Lane] = []
         self._made = 0
         self._line: list[_Waiting] = []
@@ -92,7 +93,7 @@ class Lanes:
         crowd, most = waiting.most_common(1)[0] if waiting else (peer, 0)
         busy = RefusedError(
             ReasonCode.BUSY,
-            f"{self.running} transfers run and {self.waiting} wait",
+            f"{self.running} {self._what} run and {self.waiting} wait",
             retry_after_ms=self._limits.retry_after_ms,
         )
         if most <= waiting[peer] + 1:

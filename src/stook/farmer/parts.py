@@ -57,6 +57,14 @@ class ErasureMemory:
         return known[1] if known is not None and known[0] == renter else None
 
 
+@dataclass(slots=True)
+class Leaving:
+    """Whether the farmer is on its way out. Only its own loop changes this."""
+
+    by_ms: int = 0
+    """When it means to be gone; 0 while it stays."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything one farmer works with. Stores block and are called through `offload`."""
@@ -78,3 +86,4 @@ class Parts:
     lost: set[ContractId] = field(default_factory=set)
     """Contracts in state LOST, so that status needs no walk over the store. Refilled at start."""
     erased: ErasureMemory = field(default_factory=ErasureMemory)
+    leaving: Leaving = field(default_factory=Leaving)

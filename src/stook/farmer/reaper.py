@@ -58,7 +58,9 @@ def wipe(parts: Parts, held: HeldContract, event: Event | None, now_ms: int) -> 
         held = HeldContract(held.contract, apply(held.state, event))
         parts.contracts.put(held)
     terms = held.contract.terms
-    parts.shards.erase(terms.shard_root)
+    if parts.contracts.by_root(terms.shard_root) is None:  # else the bytes are another contract's: a loss made good
+        parts.shards.erase(terms.shard_root)
+    parts.contracts.audits.close([held.contract_id])
     parts.contracts.remove([held.contract_id])
     return sign_erase_receipt(terms, parts.key, terms.shard_size_bytes, now_ms)
 
@@ -77,8 +79,14 @@ async def reap(parts: Parts) -> int:
         if done == 0 or len(due) < BATCH:
             break
     parts.tally.reaped += gone
-    await parts.offload(lambda: parts.contracts.forget_spending(parts.clock.now_ms()))
+    await parts.offload(lambda: _forget(parts, parts.clock.now_ms()))
     return gone
+
+
+def _forget(parts: Parts, now_ms: int) -> None:
+    limits = parts.settings.audits
+    parts.contracts.forget_spending(now_ms)
+    parts.contracts.audits.prune(now_ms - limits.keep_ms, limits.keep_rounds)
 
 
 async def _reap_one(parts: Parts, one: Reap, now_ms: int) -> bool:

@@ -61,9 +61,13 @@ def recover(
         )
     for held in (*found.update, *found.gone):
         contracts.put(held)
+    over = [held.contract_id for held in found.over]
     for held in found.over:
-        shards.erase(held.contract.terms.shard_root)
-    contracts.remove([held.contract_id for held in found.over])
+        root = held.contract.terms.shard_root
+        if contracts.by_root(root) is None:  # else the bytes are, or will be, another contract's
+            shards.erase(root)
+    contracts.audits.close(over)
+    contracts.remove(over)
     swept = shards.sweep_partials(frozenset(found.expected))
     found.lost_ids.update(held.contract_id for held in found.gone)
     return RecoveryReport(len(found.update), len(found.gone), len(found.over), swept, frozenset(found.lost_ids))

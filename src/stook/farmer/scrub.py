@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from stook.contracts.lifecycle import ContractState, Event, allows, apply
+from stook.contracts.lifecycle import ContractState
 from stook.errors import CorruptionError, NotFoundError, RefusedError
+from stook.farmer.losses import declare_lost
 from stook.farmer.parts import Parts
 from stook.farmer.status import ScrubReport
 from stook.ids import ShardRoot
@@ -32,23 +33,6 @@ def _fails(shards: ShardStore, root: ShardRoot) -> bool:
         return bool(shards.bad_units(root))
     except (CorruptionError, NotFoundError):
         return True
-
-
-async def declare_lost(parts: Parts, held: HeldContract, why: str) -> None:
-    """Write down that a shard is gone, so that it is declared and never served. Hold the shard's gate."""
-    if not allows(held.state, Event.LOSE):
-        return
-    lost = HeldContract(held.contract, apply(held.state, Event.LOSE))
-    await parts.offload(lambda: parts.contracts.put(lost))
-    parts.lost.add(held.contract_id)
-    terms = held.contract.terms
-    parts.log.error(
-        "shard lost",
-        contract=held.contract_id.hex(),
-        shard=terms.shard_root.hex(),
-        bytes=terms.shard_size_bytes,
-        why=why,
-    )
 
 
 class Scrub:

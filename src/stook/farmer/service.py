@@ -1,4 +1,4 @@
-"""A farmer: handlers on an endpoint, three chores, an orderly start and an orderly end."""
+"""A farmer: handlers on an endpoint, chores, an orderly start and an orderly end."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from stook.audits.messages import AuditMethod
 from stook.chore import Chore
 from stook.clock import Clock, Offload
 from stook.contracts.announcement import SignedAnnouncement
 from stook.contracts.messages import Method
 from stook.errors import EnvironmentFault, ReasonCode, RefusedError
+from stook.farmer.audit_desk import AuditDesk
 from stook.farmer.gate import ShardGate
 from stook.farmer.handlers import ContractDesk, NoticeDesk
 from stook.farmer.herald import Herald
 from stook.farmer.lanes import Lanes
+from stook.farmer.losses import Confessor, declare_missing
 from stook.farmer.parts import AnnouncementBook, Parts
 from stook.farmer.reaper import reap
 from stook.farmer.recovery import RecoveryReport, recover
 from stook.farmer.refusals import refusal_of
 from stook.farmer.scrub import Scrub
 from stook.farmer.settings import FarmerSettings
-from stook.farmer.status import FarmerStatus, ScrubReport, Tally
+from stook.farmer.status import AuditStatus, FarmerStatus, ScrubReport, Tally
 from stook.farmer.transfers import TransferDesk
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId
@@ -82,11 +85,13 @@ class Farmer:
         self._tasks: list[asyncio.Task[None]] = []
         self._herald = Herald(self._parts, endpoint, seeds, lambda: self._accepting)
         self._scrub = Scrub(self._parts)
+        self._confessor = Confessor(self._parts, endpoint)
         intervals = settings.chores
         self.chores: Mapping[str, Chore] = {
             "reaper": Chore("reaper", intervals.reap_seconds, self.reap, self._chore_failed),
             "scrub": Chore("scrub", intervals.scrub_seconds, self._scrub.step, self._chore_failed),
             "announce": Chore("announce", intervals.announce_seconds, self.announce, self._chore_failed),
+            "declare": Chore("declare", intervals.declare_seconds, self.declare_losses, self._chore_failed),
         }
         """By name, to pause and to step."""
 
@@ -102,6 +107,7 @@ class Farmer:
             lambda: recover(parts.shards, parts.contracts, farmer_key=parts.key.public_key, network=parts.network)
         )
         parts.lost.update(report.lost_ids)
+        await parts.offload(lambda: declare_missing(parts, report.lost_ids))
         log = parts.log.warning if report.lost else parts.log.info
         log(
             "farmer recovered",
@@ -142,6 +148,7 @@ class Farmer:
             NoticeDesk(self._parts, self._herald),
             TransferDesk(self._parts),
         )
+        audits = AuditDesk(self._parts)
         return {
             Method.CLAIM: contracts.claim,
             Method.RENEW: contracts.renew,
@@ -152,6 +159,9 @@ class Farmer:
             Method.ANNOUNCE: notices.announce,
             Method.CONTACTS: notices.contacts,
             Method.CAPACITY: notices.capacity,
+            AuditMethod.AUDIT: audits.audit,
+            AuditMethod.AUDIT_RECEIPT: audits.receipt,
+            AuditMethod.HEARTBEAT: audits.heartbeat,
         }
 
     def _guarded(self, method: str, handler: Handler) -> Handler:
@@ -202,6 +212,10 @@ class Farmer:
             self._announce_again_seconds *= 2
         return told
 
+    async def declare_losses(self) -> int:
+        """Call connected renters that have not noted their losses; how many losses were noted."""
+        return await self._confessor.tell()
+
     async def scrub_everything(self) -> ScrubReport:
         """One whole round of the integrity scrub now."""
         return await self._scrub.run_round()
@@ -220,6 +234,7 @@ class Farmer:
         parts, tally = self._parts, self._parts.tally
         totals = await parts.offload(parts.contracts.totals)
         view = await parts.offload(self._herald.view)
+        losses = await parts.offload(parts.contracts.audits.loss_counts)
         return FarmerStatus(
             node_id=parts.key.node_id.hex(),
             network=parts.network,
@@ -240,6 +255,14 @@ class Farmer:
             shards_in=tally.shards_in,
             shards_out=tally.shards_out,
             reaped=tally.reaped,
+            audits=AuditStatus(
+                pages_served=tally.audit_pages,
+                units_proved=tally.units_proved,
+                units_billed=tally.units_billed,
+                receipts_kept=tally.receipts_kept,
+                losses_declared=losses.declared,
+                losses_noted=losses.noted,
+            ),
             requests=dict(tally.requests),
             refusals={code.name: count for code, count in sorted(tally.refusals.items())},
             announced_ms=tally.announced_ms,

@@ -29,6 +29,25 @@ class TransferLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditLimits:
+    """How much work audits may make at once, and how much of them is remembered."""
+
+    max_pages: int = 4
+    """Pages that are read and signed at the same time; each takes some 3 MiB of memory."""
+    max_waiting: int = 64
+    """Pages beyond those wait in line, at most so many; the next one is refused with BUSY."""
+    retry_after_ms: int = 2_000
+    """When a peer that was refused with BUSY should ask again."""
+    max_again: int = 8
+    """How often one page of one challenge is answered without being counted again."""
+    keep_rounds_per_renter: int = 512
+    keep_rounds: int = 20_000
+    """Rounds that are remembered in all; 5 KB each as a rule, 150 KB at most."""
+    keep_ms: int = 90 * 24 * 3_600_000
+    """How long rounds, and noted losses of contracts that are over, are kept as evidence."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChoreIntervals:
     """How often the background work runs."""
 
@@ -37,6 +56,8 @@ class ChoreIntervals:
     scrub_round_seconds: float = 30 * 24 * 3600.0
     """One pass of the integrity scrub over every shard is spread over so long."""
     announce_seconds: float = 300.0
+    declare_seconds: float = 60.0
+    """How often renters that are connected are told of losses they have not noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +68,4 @@ class FarmerSettings:
     terms: FarmerTerms = field(default_factory=FarmerTerms)
     transfers: TransferLimits = field(default_factory=TransferLimits)
     chores: ChoreIntervals = field(default_factory=ChoreIntervals)
+    audits: AuditLimits = field(default_factory=AuditLimits)

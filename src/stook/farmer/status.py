@@ -30,10 +30,27 @@ class Tally:
     shards_in: int = 0
     shards_out: int = 0
     reaped: int = 0
+    audit_pages: int = 0
+    units_proved: int = 0
+    units_billed: int = 0
+    """Of them those beyond what the contracts give free."""
+    receipts_kept: int = 0
     announced_ms: int | None = None
     requests: Counter[str] = field(default_factory=Counter)
     refusals: Counter[ReasonCode] = field(default_factory=Counter)
     last_scrub: ScrubReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStatus:
+    """Audits since start, and the losses on the book."""
+
+    pages_served: int
+    units_proved: int
+    units_billed: int
+    receipts_kept: int
+    losses_declared: int
+    losses_noted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,7 @@ class FarmerStatus:
     shards_in: int
     shards_out: int
     reaped: int
+    audits: AuditStatus
     requests: Mapping[str, int]
     refusals: Mapping[str, int]
     """Refusals since start by reason code name."""

@@ -14,21 +14,29 @@ from functools import partial
 from typing import NoReturn
 
 from stook.codec import decode, encode
-from stook.contracts.contract import Contract
+from stook.contracts.contract import MAX_CONTRACT_BYTES, Contract
 from stook.contracts.grant import Operation, Spending, check_grant, spendings
 from stook.contracts.lifecycle import OVER, RESERVING, ContractState, Event, apply
 from stook.contracts.messages import Consign, ConsignReady, Retrieve, RetrieveReady
 from stook.contracts.negotiation import verify_contract
 from stook.contracts.receipt import SignedStorageReceipt, sign_storage_receipt
-from stook.errors import BugError, CorruptionError, NotFoundError, ReasonCode, RefusedError, StookError
+from stook.errors import (
+    BugError,
+    CorruptionError,
+    MalformedError,
+    NotFoundError,
+    ReasonCode,
+    RefusedError,
+    StookError,
+)
 from stook.farmer.intake import LEAF_BYTES, Intake
 from stook.farmer.lanes import Lane
+from stook.farmer.losses import declare_lost
 from stook.farmer.parts import Parts
 from stook.farmer.refusals import refusal_of
-from stook.farmer.scrub import declare_lost
 from stook.ids import PublicKey, ShardRoot
 from stook.merkle import UNIT_BYTES, leaf_hash, unit_count
-from stook.storage.ports import HeldContract
+from stook.storage.ports import HeldContract, StoredShard
 from stook.wire.endpoint import Exchange
 
 
@@ -116,7 +124,7 @@ class TransferDesk:
         held = parts.contracts.get(contract.contract_id)
         if held is None or held.state in OVER or held.state is ContractState.LOST:
             raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "the contract was given up meanwhile")
-        stored = parts.shards.find(terms.shard_root)
+        stored = self._own_file(held)
         if stored is None:
             if held.state is ContractState.ACTIVE:
                 raise NotFoundError("the shard was stored and is gone")
@@ -125,6 +133,22 @@ class TransferDesk:
             parts.contracts.put(HeldContract(contract, _stored()), durable=False)
         receipt = sign_storage_receipt(held.contract.terms, parts.key, parts.clock.now_ms())
         return ConsignReady(unit_count(terms.shard_size_bytes), receipt)
+
+    def _own_file(self, held: HeldContract) -> StoredShard | None:
+        """The published shard of this contract. What a lost contract left under the same root makes room for it."""
+        shards, root = self._parts.shards, held.contract.terms.shard_root
+        try:
+            stored = shards.find(root)
+        except CorruptionError:
+            if held.state not in RESERVING:
+                raise
+            stored, foreign = None, True
+        else:
+            foreign = stored is not None and held.state in RESERVING and not _carries(stored, held.contract)
+        if foreign:
+            shards.erase(root)
+            return None
+        return stored
 
     async def _receive(
         self, exchange: Exchange, contract: Contract, ready: ConsignReady, lane: Lane
@@ -317,6 +341,14 @@ class TransferDesk:
 
 class _DamagedError(Exception):
     """Bytes on our disk are not what their leaves say, twice in a row."""
+
+
+def _carries(stored: StoredShard, contract: Contract) -> bool:
+    """Whether a shard file was published under this contract."""
+    try:
+        return decode(Contract, stored.contract, max_bytes=MAX_CONTRACT_BYTES).contract_id == contract.contract_id
+    except MalformedError:
+        return False
 
 
 def _stored() -> ContractState:

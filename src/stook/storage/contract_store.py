@@ -1,8 +1,8 @@
-"""A farmer's contracts and what was spent of each grant, in one SQLite file.
+"""A farmer's contracts, what was spent of each grant, and the book of audits, in one SQLite file.
 
 What a call wrote survives a power cut when it returns (WAL, ``synchronous=FULL``). Totals are sums that SQL makes over
 the rows, from indexes that hold just what is summed; no number is counted beside the contracts. The contracts can be
-rebuilt from the shard files (`stook.storage.fsck`); what was spent cannot, so `rebuild` leaves it alone.
+rebuilt from the shard files (`stook.storage.fsck`); the rest cannot, so `rebuild` leaves it alone.
 
 Methods may be called from any thread. Reads have a connection of their own and never wait for a sync.
 """
@@ -23,11 +23,12 @@ from stook.contracts.contract import MAX_CONTRACT_BYTES, Contract
 from stook.contracts.lifecycle import RESERVING, ContractState
 from stook.errors import BugError, ConfigError, ConflictError, CorruptionError, EnvironmentFault, MalformedError
 from stook.ids import ContractId, PublicKey, ShardRoot
+from stook.storage.audit_book import AUDIT_SCHEMA, SqliteAuditBook
 from stook.storage.durable import faults, sync_directory
 from stook.storage.holding import IN_FORCE, STORED, due_ms
-from stook.storage.ports import HeldContract, Totals
+from stook.storage.ports import Charge, HeldContract, Totals
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x53544B31
 """``STK1``: how `file(1)`, and we, tell this database from others."""
 PAGE_ROWS = 500
@@ -65,6 +66,11 @@ _SCHEMA = (
     ) WITHOUT ROWID""",
     "CREATE INDEX spending_expiry ON spending (expires_ms)",
 )
+_STEPS = (
+    _SCHEMA,
+    (f"CREATE INDEX contracts_stored ON contracts (renter_key, state, size_bytes) WHERE {_STORED}", *AUDIT_SCHEMA),
+)
+"""What leads from one version to the next; a step that was published is never changed."""
 _INSERT = (
     "INSERT INTO contracts (contract_id, shard_root, renter_key, state, size_bytes, due_ms, body)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -107,6 +113,8 @@ class SqliteContractStore:
             except BaseException:
                 self._writer.close()
                 raise
+        self.audits = SqliteAuditBook(path, self._transaction, self._rows)
+        """The book of audits, in the same file."""
 
     def __enter__(self) -> SqliteContractStore:
         """Itself."""
@@ -182,6 +190,18 @@ class SqliteContractStore:
         )[0]
         return Totals(reserved_bytes=row[0], stored_bytes=row[2], reserved_count=row[1], stored_count=row[3])
 
+    def totals_of(self, renter_key: PublicKey) -> Totals:
+        """The same sums over the contracts of one renter."""
+        row = self._rows(
+            "SELECT * FROM (SELECT coalesce(sum(size_bytes), 0), count(*) FROM contracts"
+            f" WHERE renter_key = :renter AND {_RESERVED}),"
+            " (SELECT coalesce(sum(size_bytes), 0), count(*) FROM contracts"
+            f" WHERE renter_key = :renter AND {_STORED})",
+            {"renter": renter_key},
+        )[0]
+        reserved_bytes, reserved_count, stored_bytes, stored_count = row
+        return Totals(reserved_bytes, stored_bytes, reserved_count, stored_count)
+
     def reserved_by(self, renter_key: PublicKey) -> int:
         """Bytes this renter reserved and has not brought yet."""
         sql = f"SELECT coalesce(sum(size_bytes), 0) FROM contracts WHERE renter_key = ? AND {_RESERVED}"
@@ -219,6 +239,26 @@ class SqliteContractStore:
         with self._transaction() as connection:
             return connection.execute(_SPEND, values).rowcount == 1
 
+    def spend_all(self, charges: Sequence[Charge]) -> bool:
+        """`spend` for each in order, in one transaction and one sync; False, recording nothing, when one is over."""
+        if any(charge.size_bytes < 0 for charge in charges):
+            raise BugError("spending is never negative; see refund")
+        try:
+            with self._transaction() as connection:
+                for charge in charges:
+                    values = {
+                        "serial": charge.serial,
+                        "size": charge.size_bytes,
+                        "budget": charge.budget_bytes,
+                        "expires": charge.expires_ms,
+                    }
+                    over = charge.size_bytes > charge.budget_bytes
+                    if over or connection.execute(_SPEND, values).rowcount != 1:
+                        raise _OverBudgetError
+        except _OverBudgetError:
+            return False
+        return True
+
     def refund(self, serial: bytes, size_bytes: int) -> None:
         """Give back bytes that were recorded and not sent; never below nothing spent."""
         if size_bytes < 0:
@@ -253,14 +293,14 @@ class SqliteContractStore:
         # Before anything is written: switching the journal changes the file, and it may be somebody else's.
         version = self._schema_version()
         connection.execute("PRAGMA journal_mode = WAL")
-        if version:
-            return False
-        with _begun(connection):
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        return True
+        if version < SCHEMA_VERSION:
+            with _begun(connection):
+                for step in _STEPS[self._schema_version() :]:  # another process may have been faster
+                    for statement in step:
+                        connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        return not version
 
     def _schema_version(self) -> int:
         version, application, tables = (
@@ -294,8 +334,9 @@ class SqliteContractStore:
             self._writer.execute("PRAGMA synchronous = FULL")
 
     def _rows(self, sql: str, *values: Any) -> list[Any]:
+        named = values[0] if values and isinstance(values[0], dict) else values
         with self._read_lock, _sql_faults(self.path):
-            return self._reader.execute(sql, values).fetchall()
+            return self._reader.execute(sql, named).fetchall()
 
     def _held(self, sql: str, *values: Any) -> list[HeldContract]:
         return [_held_contract(self.path, *row) for row in self._rows(sql, *values)]
@@ -303,6 +344,10 @@ class SqliteContractStore:
     def _one(self, sql: str, *values: Any) -> HeldContract | None:
         found = self._held(sql, *values)
         return found[0] if found else None
+
+
+class _OverBudgetError(Exception):
+    """Rolls a batch of charges back."""
 
 
 def set_aside(path: Path) -> Path:

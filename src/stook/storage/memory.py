@@ -12,7 +12,8 @@ from stook.errors import BugError, ConflictError, MisbehaviourError, NotFoundErr
 from stook.ids import ContractId, PublicKey, ShardRoot
 from stook.merkle import UNIT_BYTES
 from stook.storage.holding import IN_FORCE, STORED, due_ms
-from stook.storage.ports import HeldContract, StoredShard, Totals
+from stook.storage.memory_audit_book import MemoryAuditBook
+from stook.storage.ports import Charge, HeldContract, StoredShard, Totals
 from stook.storage.shard_file import Layout, pack_record, require_leaves, whole_units
 from stook.storage.shard_writer import good_units
 
@@ -186,6 +187,8 @@ class MemoryContractStore:
         self._held: dict[ContractId, HeldContract] = {}
         self._in_force: dict[ShardRoot, ContractId] = {}
         self._spent: dict[bytes, _Spent] = {}
+        self.audits = MemoryAuditBook()
+        """The book of audits."""
 
     def reserve(self, contracts: Sequence[Contract], *, replacing: Sequence[ContractId] = ()) -> None:
         """Keep contracts in state OFFERED and forget those they replace, all or none. Raises `ConflictError`."""
@@ -243,6 +246,11 @@ class MemoryContractStore:
         reserved, stored = self._sizes(RESERVING), self._sizes(STORED)
         return Totals(sum(reserved), sum(stored), len(reserved), len(stored))
 
+    def totals_of(self, renter_key: PublicKey) -> Totals:
+        """The same sums over the contracts of one renter."""
+        reserved, stored = self._sizes(RESERVING, renter_key), self._sizes(STORED, renter_key)
+        return Totals(sum(reserved), sum(stored), len(reserved), len(stored))
+
     def reserved_by(self, renter_key: PublicKey) -> int:
         """Bytes this renter reserved and has not brought yet."""
         return sum(self._sizes(RESERVING, renter_key))
@@ -264,6 +272,16 @@ class MemoryContractStore:
             if before.size_bytes + size_bytes > budget_bytes:
                 return False
             self._spent[serial] = _Spent(before.size_bytes + size_bytes, max(before.expires_ms, expires_ms))
+            return True
+
+    def spend_all(self, charges: Sequence[Charge]) -> bool:
+        """`spend` for each in order, all or none; False, recording nothing, when one would not fit."""
+        with self._lock:
+            before = dict(self._spent)
+            for charge in charges:
+                if not self.spend(charge.serial, charge.size_bytes, charge.budget_bytes, charge.expires_ms):
+                    self._spent = before
+                    return False
             return True
 
     def refund(self, serial: bytes, size_bytes: int) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 from stook.contracts.contract import Contract
 from stook.contracts.lifecycle import ContractState
 from stook.ids import ContractId, PublicKey, ShardRoot
+from stook.storage.audit_ports import AuditBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,23 @@ class Totals:
     stored_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """So many bytes under one grant serial, within its budget; see `ContractStore.spend`."""
+
+    serial: bytes
+    size_bytes: int
+    budget_bytes: int
+    expires_ms: int
+
+
 class ContractStore(Protocol):
-    """A farmer's contracts, and what was spent of each grant."""
+    """A farmer's contracts, what was spent of each grant, and, in the same place, what audits left behind."""
+
+    @property
+    def audits(self) -> AuditBook:
+        """The book of audits."""
+        ...
 
     def reserve(self, contracts: Sequence[Contract], *, replacing: Sequence[ContractId] = ()) -> None:
         """Keep farmer-signed contracts in state OFFERED and forget those they replace, all or none.
@@ -170,6 +186,10 @@ class ContractStore(Protocol):
         """Sums over all contracts held (sizes are shard sizes)."""
         ...
 
+    def totals_of(self, renter_key: PublicKey) -> Totals:
+        """The same sums over the contracts of one renter."""
+        ...
+
     def reserved_by(self, renter_key: PublicKey) -> int:
         """Bytes this renter reserved and has not brought yet."""
         ...
@@ -187,6 +207,10 @@ class ContractStore(Protocol):
 
     def refund(self, serial: bytes, size_bytes: int) -> None:
         """Give back bytes that were recorded and not sent."""
+        ...
+
+    def spend_all(self, charges: Sequence[Charge]) -> bool:
+        """`spend` for each in order, all or none in one step; False, recording nothing, when one would not fit."""
         ...
 
     def forget_spending(self, expired_before_ms: int) -> int:
