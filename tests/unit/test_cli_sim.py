@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from stook.cli import main as main_module
+from stook.sim.attacks.catalogue import ATTACKS
+from stook.sim.attacks.outcome import Outcome
 from stook.sim.detection import Detected
 
 
@@ -68,3 +70,28 @@ def test_wrong_use_is_said(sim: Stook, wrong: tuple[str, str]):
     ran = sim("detection", *wrong)
     assert ran.code == 2
     assert "Traceback" not in ran.err
+
+
+def test_an_attack_in_words_and_in_json(sim: Stook):
+    told = sim("attack", "spartacus")
+    assert told.code == 0
+    assert "caught; gain 0 messages believed" in told.out
+    report = sim("attack", "spartacus", "--seed", "2", "--json").json
+    assert {"attack", "caught", "gain", "honest_condemned", "detail", "bound", "goal"} <= set(report)
+    assert (report["attack"], report["caught"], report["seed"]) == ("spartacus", True, 2)
+
+
+def test_an_attack_that_succeeds_ends_with_status_1(sim: Stook, monkeypatch: pytest.MonkeyPatch):
+    won = replace(ATTACKS["spartacus"], run=lambda seed: Outcome(False, 3, "It won.", 1))
+    monkeypatch.setattr("stook.sim.attacks.catalogue.ATTACKS", {"spartacus": won})
+    ran = sim("attack", "all")
+    assert ran.code == 1
+    assert "NOT caught" in ran.out
+    assert "1 honest node CONDEMNED" in ran.out
+    assert sim("attack", "all", "--json").code == 1
+
+
+def test_an_attack_that_does_not_exist_is_named(sim: Stook):
+    ran = sim("attack", "jupiter")
+    assert ran.code == 2
+    assert "spartacus" in ran.err

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
-from stook.cli.output import emit, say
+from stook.cli.output import emit, plural, say
 from stook.cli.run import json_option
 from stook.errors import UserError
 
@@ -61,4 +62,50 @@ def detection_command(trials: int, leaves: int, fractions: tuple[float, ...], se
             )
         say("Rounds until it is seen, on average. " + ("They agree." if result["agrees"] else "They do NOT agree."))
     if not result["agrees"]:
+        sys.exit(NOT_SHOWN)
+
+
+class AttackNames(click.ParamType):
+    """The name of an attack, or `all`."""
+
+    name = "attack"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name, if there is such an attack."""
+        from stook.sim.attacks.catalogue import ATTACKS
+
+        if value == "all" or value in ATTACKS:
+            return str(value)
+        return self.fail(f"{value!r} is no attack; there are: {', '.join(ATTACKS)}", param, ctx)
+
+
+@sim_command.command("attack")
+@click.argument("name", metavar="NAME|all", type=AttackNames())
+@seed_option
+@json_option
+def attack_command(name: str, seed: int, as_json: bool) -> None:
+    """Attack a simulated network, and see what the attacker gets of it.
+
+    An attack counts as caught when it did not reach its goal within its bound; both are written down beside it. With
+    --json there is one object a line for each attack. `docs/attacks.md` lists them.
+    """
+    from stook.sim.attacks.catalogue import ATTACKS
+
+    failed = False
+    for attack in ATTACKS.values() if name == "all" else [ATTACKS[name]]:
+        report = attack.report(seed)
+        good = report["caught"] and not report["honest_condemned"]
+        failed = failed or not good
+        if as_json:
+            emit(report)
+        else:
+            say(f"{attack.name}{f' (white paper {attack.paper})' if attack.paper else ''}")
+            say(f"  goal    {attack.goal}")
+            say(f"  bound   {attack.bound}")
+            verdict = "caught" if report["caught"] else "NOT caught"
+            say(f"  result  {verdict}; gain {report['gain']:g} {attack.gain_unit}; {report['signatures']} signatures")
+            if report["honest_condemned"]:
+                say(f"          {plural(report['honest_condemned'], 'honest node')} CONDEMNED")
+            say(f"          {report['detail']}")
+    if failed:
         sys.exit(NOT_SHOWN)

@@ -20,7 +20,10 @@ NETWORK = NetworkId("sim.stook")
 GIB = 1 << 30
 HOUR_SECONDS = 3600.0
 CHORES = ChoreIntervals(
-    reap_seconds=6 * HOUR_SECONDS, scrub_seconds=24 * HOUR_SECONDS, announce_seconds=12 * HOUR_SECONDS
+    reap_seconds=6 * HOUR_SECONDS,
+    scrub_seconds=24 * HOUR_SECONDS,
+    announce_seconds=12 * HOUR_SECONDS,
+    declare_seconds=6 * HOUR_SECONDS,
 )
 """Rarer than in life, so that months pass in seconds; give others where a finer step matters."""
 PATIENT = Limits(max_sessions=4096, idle_seconds=400 * 24 * HOUR_SECONDS)
