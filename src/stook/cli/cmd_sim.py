@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
@@ -65,22 +64,16 @@ def detection_command(trials: int, leaves: int, fractions: tuple[float, ...], se
         sys.exit(NOT_SHOWN)
 
 
-class AttackNames(click.ParamType):
-    """The name of an attack, or `all`."""
+def _known_attack(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    from stook.sim.attacks.catalogue import ATTACKS
 
-    name = "attack"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name, if there is such an attack."""
-        from stook.sim.attacks.catalogue import ATTACKS
-
-        if value == "all" or value in ATTACKS:
-            return str(value)
-        return self.fail(f"{value!r} is no attack; there are: {', '.join(ATTACKS)}", param, ctx)
+    if name != "all" and name not in ATTACKS:
+        raise click.BadParameter(f"{name!r} is no attack; there are: {', '.join(ATTACKS)}")
+    return name
 
 
 @sim_command.command("attack")
-@click.argument("name", metavar="NAME|all", type=AttackNames())
+@click.argument("name", metavar="NAME|all", callback=_known_attack)
 @seed_option
 @json_option
 def attack_command(name: str, seed: int, as_json: bool) -> None:
