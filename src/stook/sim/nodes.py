@@ -230,7 +230,8 @@ class SimRenter:
         self.seeds: Sequence[Peer] | None = None
         """Whom it asks for farmers; None: nobody, it is told of all."""
         self._world = world
-        self._farmers = tuple(farmers)
+        self.farmers = tuple(farmers)
+        """All of them, whether it knows them or not."""
         self._entropy = dice.child("entropy")
         self._endpoint: Endpoint | None = None
         self._agent: LocalAgent | None = None
@@ -283,7 +284,7 @@ class SimRenter:
             offload=world.offload,
             codec=world.codec,
             seeds=() if self.seeds is None else self.seeds,
-            farmers=[farmer.peer for farmer in self._farmers] if self.seeds is None else (),
+            farmers=[farmer.peer for farmer in self.farmers] if self.seeds is None else (),
             options=self.options,
             on_error=world.error,
         )
@@ -329,7 +330,7 @@ class SimRenter:
         """Failures that the agent noted, by number of the farmer; of the kinds in `BLAME` unless told otherwise."""
         await self.agent.book.flush()
         wanted = frozenset(kinds) or BLAME
-        number_of = {farmer.node_id: farmer.number for farmer in self._farmers}
+        number_of = {farmer.node_id: farmer.number for farmer in self.farmers}
         blamed: dict[int, Counter[OutcomeKind]] = {}
         for stats in self.store.farmer_stats(self.clock.now_ms()):
             if stats.kind in wanted and stats.failures > 0:

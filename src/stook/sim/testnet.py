@@ -66,7 +66,7 @@ class Testnet:
             offload=offload if offload is not None else InlineOffload(),
             cheap=CheapSignatures() if self.signatures is Signatures.CHEAP else None,
         )
-        farm = settings if settings is not None else farmer_settings()
+        farm = self._settings = settings if settings is not None else farmer_settings()
         roles, skews = cast or {}, skews_ms or {}
         self.farmers: tuple[SimFarmer, ...] = tuple(
             SimFarmer(self.world, number, farm, casting=roles.get(number), skew_ms=skews.get(number, 0))
@@ -126,6 +126,18 @@ class Testnet:
         telling = [line for line in self.world.log if line.get("event") not in _ROUTINE]
         lines += [f"  {line}" for line in telling[-LOG_LINES_SHOWN:]]
         return "\n".join(lines)
+
+    async def add_farmer(self, *, skew_ms: int = 0) -> SimFarmer:
+        """One more farmer, honest and new, with the same seeds as the others; it runs when this returns.
+
+        A renter hears of it from its seeds, or when it is started again.
+        """
+        farmer = SimFarmer(self.world, len(self.farmers), self._settings, skew_ms=skew_ms)
+        farmer.seeds = self.farmers[0].seeds
+        self.farmers = (*self.farmers, farmer)
+        self.renter.farmers = self.farmers
+        await farmer.start(chores=self._chores)
+        return farmer
 
     # --- what befalls it ---------------------------------------------------------------------------------------------
 
