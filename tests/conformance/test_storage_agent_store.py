@@ -198,7 +198,8 @@ def test_one_index_may_be_at_two_farmers_and_have_copies(store: AgentStore) -> N
 
 def test_a_receipt_makes_it_stored(store: AgentStore) -> None:
     made = place(store, 1, stored=1, claimed=1)
-    assert store.placement(made[0].contract_id) == replace(made[0], state=STORED, receipt=receipt(made[0]))
+    expected = replace(made[0], state=STORED, receipt=receipt(made[0]), stored_ms=200)
+    assert store.placement(made[0].contract_id) == expected
     assert state_of(store, made[1]) == CLAIMED
     store.mark_lost([made[0].contract_id])
     store.record_receipts([receipt(made[0])])

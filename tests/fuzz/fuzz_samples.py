@@ -127,6 +127,8 @@ def _value(kind: inspect.Type, large: bool) -> Any:
             least = kind.ge if kind.ge is not None else 0 if kind.gt is None else kind.gt + 1
             most = kind.le if kind.le is not None else 2**63 - 1 if kind.lt is None else kind.lt - 1
             return most if large else least
+        case inspect.FloatType():
+            return float(kind.le if large and kind.le is not None else kind.ge or 0.0)
         case inspect.BytesType():
             return bytes(range(256))[: _length(kind, large)].ljust(_length(kind, large), b"\xc1")
         case inspect.StrType():

@@ -19,10 +19,14 @@ from types import SimpleNamespace
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from msgspec import structs
 
+import audit_store_samples as audit_rows
 import contract_samples as contracts
 import storage_samples as stored
 from fuzz_base import Memory, Tape, target
 from fuzz_samples import encoded_samples
+from stook.audits.allowance import Allowance
+from stook.audits.containment import Containment, Silence
+from stook.audits.score import Entry, Retrieved
 from stook.codec import decode, encode
 from stook.config import (
     NodeSettings,
@@ -57,8 +61,10 @@ from stook.shards.derive import Purpose, derive_key
 from stook.shards.geometry import Policy
 from stook.shards.memo import Memo, open_memo
 from stook.shards.pointer import ObjectRecord, SegmentRecord
+from stook.storage.agent_audit_ports import FarmerChange, FlightRow
 from stook.storage.agent_rows import read_placement
 from stook.storage.agent_store import SqlAgentStore
+from stook.storage.audit_records import read_question, write_question
 from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore
 from stook.storage.fsck import check, mend
@@ -356,6 +362,8 @@ def database_rows(data: bytes) -> None:
         state=data[0] % 8 if data else 0,
         receipt=None if len(data) % 2 else data,
         erased=None,
+        stored_ms=0,
+        proved_ms=0,
     )
     for use in (lambda: store.get(contract_id), lambda: read_placement(row)):
         try:
@@ -377,6 +385,18 @@ def _renter_databases() -> tuple[SqlAgentStore, SqlCatalog, sqlite3.Connection, 
     agent.record_receipts([sign_storage_receipt(contract.terms, contracts.FARMER, 1)])
     agent.save_announcements([contracts.signed_announcement()])
     agent.note_outcomes([Outcome(farmer, OutcomeKind.CLAIM, True, 1.0, 5)])
+    asked = audit_rows.opened(farmer, list(agent.placements([segment_id])[segment_id]))
+    agent.change(
+        FarmerChange(
+            farmer,
+            (Entry(5, Retrieved(True)),),
+            Containment(Silence.CONTAINED, write_question(asked.signed, first=True)),
+            opened=asked,
+            receipt=audit_rows.kept(asked, 900),
+        ),
+        allowances={"audit": Allowance.full(9, 9)},
+    )
+    agent.begin_flights([FlightRow(segment_id, 0, 0, 5, b"me")], 0)
     catalog.create_bucket(Bucket("b", b"i" * 16, SALT, 0))
     catalog.commit(
         [ObjectEntry("b", "docs/name", 1, 3, 0, b"c" * 32, b"sealed", (segment_id,))],
@@ -411,7 +431,14 @@ def _columns(which: int) -> list[tuple[str, str, bool]]:
 @target(
     "storage.renter_databases",
     seeds=lambda: [bytes((which, column)) + bytes(6) for which in (0, 1) for column in range(40)],
-    covers=("stook.storage.agent_rows.read_facts", "stook.storage.catalog_rows.read_bucket"),
+    covers=(
+        "stook.storage.agent_rows.read_facts",
+        "stook.storage.audit_records.read_event",
+        "stook.storage.audit_records.read_question",
+        "stook.storage.audit_records.read_score",
+        "stook.storage.audit_records.read_silence",
+        "stook.storage.catalog_rows.read_bucket",
+    ),
     memory=None,
     weight=100,
 )
@@ -437,6 +464,16 @@ def renter_databases(data: bytes) -> None:
             lambda: agent.ending(2**62, 5),
             lambda: agent.farmer_stats(10),
             agent.counts,
+            lambda: [read_question(each.silence.question) for each in agent.dossiers()],
+            lambda: agent.history(contracts.FARMER.node_id),
+            agent.totals,
+            agent.open_challenges,
+            lambda: agent.receipts(None, 9),
+            lambda: agent.rounds_since(0),
+            lambda: agent.noted_losses([contract.contract_id]),
+            lambda: agent.allowance("audit"),
+            lambda: agent.flights([segment_id]),
+            lambda: agent.segments_short(0, (), 1, 9, b""),
             lambda: agent.renew([contract]),
             catalog.buckets,
             lambda: catalog.get("b", "docs/name"),

@@ -84,7 +84,9 @@ def test_every_byte_comes_back_and_the_villain_alone_is_blamed(name: str):
             assert set(blamed) == {VILLAIN}
             assert blamed[VILLAIN][kind] >= 1
             # What it did does not pay: it is given less, not more, from now on.
-            assert net.renter.agent.book.standing(net.farmers[VILLAIN].node_id).weight < 1
+            weights = {one.node_id: one.weight for one in net.renter.agent.candidates()}
+            honest = [weights[farmer.node_id] for farmer in net.honest]
+            assert weights[net.farmers[VILLAIN].node_id] < min(honest)
 
     run(main(), within_seconds=300)
 

@@ -12,11 +12,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from audit_store_samples import loss, opened
+from stook.audits.score import Entry, Retrieved
 from stook.contracts.contract import AuditStrategy, AuditTerms, Contract, Settlement, Terms
 from stook.contracts.receipt import EraseReceipt, SignedEraseReceipt, SignedStorageReceipt, StorageReceipt
 from stook.errors import StookError
 from stook.ids import NetworkId, NodeId, PublicKey, SegmentId, ShardRoot, Signature
 from stook.shards.geometry import Policy
+from stook.storage.agent_audit_ports import FarmerChange, FlightRow, Proof
 from stook.storage.agent_store import SqlAgentStore
 from stook.storage.renter_memory import MemoryAgentStore
 from stook.storage.renter_ports import AgentStore, Outcome, OutcomeKind, Placement, PlacementState, SegmentFacts
@@ -150,6 +153,44 @@ class AgentMachine(RuleBasedStateMachine):
     def outcome(self, kind: OutcomeKind, farmer: NodeId, ok: bool, value: int, at: int) -> None:
         self.both(lambda store: store.note_outcomes([Outcome(farmer, kind, ok, float(value), at)]))
 
+    @rule(farmer=st.sampled_from(FARMERS), ok=st.booleans(), at=WHEN)
+    def event(self, farmer: NodeId, ok: bool, at: int) -> None:
+        self.both(lambda store: store.note_events([(farmer, Entry(at, Retrieved(ok)))]))
+
+    @rule(before=WHEN)
+    def fold(self, before: int) -> None:
+        self.both(lambda store: store.fold_history(before))
+
+    @rule(farmer=st.sampled_from(FARMERS), listed=SOME, at=WHEN)
+    def proved(self, farmer: NodeId, listed: list[Placement], at: int) -> None:
+        names = tuple(each.contract_id for each in listed) or None
+        self.both(lambda store: store.change(FarmerChange(farmer, proved=Proof(at, names), heard_ms=at)))
+
+    @rule(farmer=st.sampled_from(FARMERS), gone=st.booleans())
+    def gone_or_back(self, farmer: NodeId, gone: bool) -> None:
+        self.both(lambda store: store.change(FarmerChange(farmer, all_lost=gone, returned=not gone)))
+
+    @rule(listed=SOME, at=WHEN)
+    def losses(self, listed: list[Placement], at: int) -> None:
+        of = {each.contract_id: each for each in listed}.values()
+        self.both(lambda store: store.note_losses(FARMERS[0], [loss(each, at + 1) for each in of], at))
+
+    @rule(listed=SOME, nonce=st.integers(1, 9), first=st.booleans())
+    def open_challenge(self, listed: list[Placement], nonce: int, first: bool) -> None:
+        of = list({each.contract_id: each for each in listed}.values())
+        if of:
+            change = FarmerChange(of[0].farmer, opened=opened(of[0].farmer, of, nonce, first=first))
+            self.both(lambda store: store.change(change))
+
+    @rule(farmer=st.sampled_from(FARMERS))
+    def close_challenge(self, farmer: NodeId) -> None:
+        self.both(lambda store: store.change(FarmerChange(farmer, closed=True)))
+
+    @rule(segment=st.sampled_from(SEGMENTS), index=st.integers(0, 2), at=WHEN, stale=WHEN, end=st.booleans())
+    def flight(self, segment: SegmentId, index: int, at: int, stale: int, end: bool) -> None:
+        flights = [FlightRow(segment, index, 0, at, b"me")]
+        self.both(lambda store: store.end_flights(flights) if end else store.begin_flights(flights, stale))
+
     @rule()
     def reopen(self) -> None:
         self.stores[0].close()
@@ -170,6 +211,16 @@ class AgentMachine(RuleBasedStateMachine):
         self.both(lambda store: store.ending(51, 9))
         self.both(lambda store: store.counts())
         self.both(lambda store: store.farmer_stats(80))
+        self.both(lambda store: store.totals())
+        self.both(lambda store: store.dossiers())
+        self.both(lambda store: [store.history(farmer) for farmer in FARMERS])
+        self.both(lambda store: store.stored_at(FARMERS[0]))
+        self.both(lambda store: store.open_challenges())
+        self.both(lambda store: store.flights(SEGMENTS))
+        self.both(lambda store: store.lost_and_replaced(9))
+        for copies in (1, 2):
+            self.both(lambda store, copies=copies: store.segments_short(5, FARMERS[:1], copies, 3, b""))  # type: ignore[misc]
+        self.both(lambda store: store.health(5, FARMERS[:1]))
 
 
 AgentMachine.TestCase.settings = settings(

@@ -7,10 +7,14 @@ from dataclasses import replace
 import pytest
 
 from contract_samples import FARMER, NETWORK, NOW_MS, RENTER, ROOT, SHARD_BYTES, announcement, contract
+from stook.audits.containment import CLEAR, Containment, Silence
+from stook.audits.score import NEWCOMER, Audited, DeclaredLoss, FarmerScore, update
 from stook.contracts.negotiation import DAY_MS, check_draft
 from stook.contracts.renewal import check_renewal, sign_renewal
+from stook.contracts.verdict import Verdict
 from stook.ids import NodeId
 from stook.renter.drafts import DraftRules, draft, renewal_terms
+from stook.renter.planner import Reason
 from stook.renter.standing import UNKNOWN, Standing, candidate_of, standings
 from stook.storage.renter_ports import FarmerStats, OutcomeKind
 
@@ -68,12 +72,14 @@ def stats(kind: OutcomeKind, good: float, bad: float, value: float = 0.0, in_a_r
 
 
 def test_good_dealings_cost_nothing_and_bad_ones_weigh() -> None:
-    assert standings([stats(OutcomeKind.CLAIM, 9, 0)])[NODE].weight == 1.0
-    once = standings([stats(OutcomeKind.CLAIM, 0, 1)])[NODE].weight
-    often = standings([stats(OutcomeKind.CLAIM, 0, 9)])[NODE].weight
+    assert standings([stats(OutcomeKind.CLAIM, 9, 0)])[NODE].takes == 1.0
+    once = standings([stats(OutcomeKind.CLAIM, 0, 1)])[NODE].takes
+    often = standings([stats(OutcomeKind.CLAIM, 0, 9)])[NODE].takes
     assert 0 < often < once < 1
-    both = standings([stats(OutcomeKind.CLAIM, 0, 1), stats(OutcomeKind.RETRIEVE, 0, 1)])[NODE].weight
+    both = standings([stats(OutcomeKind.CLAIM, 0, 1), stats(OutcomeKind.CONSIGN, 0, 1)])[NODE].takes
     assert both < once
+    # What it gives back is for its score to say.
+    assert standings([stats(OutcomeKind.RETRIEVE, 0, 9)])[NODE].takes == 1.0
 
 
 def test_each_failure_in_a_row_doubles_the_rest_up_to_an_hour() -> None:
@@ -92,8 +98,26 @@ def test_speeds_are_kept_by_direction() -> None:
 
 def test_a_candidate_is_what_it_announced_less_what_was_promised() -> None:
     asked = announcement()
-    plain = candidate_of(asked, UNKNOWN, promised_bytes=1000)
+    plain = candidate_of(asked, UNKNOWN, NEWCOMER, CLEAR, NOW_MS, promised_bytes=1000)
     assert plain.free_bytes == asked.free_bytes - 1000
     assert plain.networks == {"farmer.example"}
     assert (plain.operator, plain.failure_domain) == ("alice", "cellar")
-    assert candidate_of(asked, Standing(weight=0.5), promised_bytes=2**60).free_bytes == 0
+    half = candidate_of(asked, Standing(takes=0.5), NEWCOMER, CLEAR, NOW_MS, promised_bytes=2**60)
+    assert (half.free_bytes, half.weight) == (0, plain.weight / 2)
+
+
+def test_who_lied_is_silent_or_loses_too_much_is_barred_and_not_merely_unlikely() -> None:
+    asked = announcement()
+
+    def reason(score: FarmerScore, silence: Containment = CLEAR) -> Reason | None:
+        return candidate_of(asked, UNKNOWN, score, silence, NOW_MS).barred
+
+    assert reason(NEWCOMER) is None
+    liar = update(NEWCOMER, Audited(Verdict.FAILED), NOW_MS)
+    assert reason(liar, Containment(Silence.CONDEMNED)) is Reason.CONDEMNED
+    for state in (Silence.CONTAINED, Silence.OFFLINE, Silence.GONE):
+        assert reason(NEWCOMER, Containment(state)) is Reason.SILENT
+    loser = NEWCOMER
+    for month in range(4):
+        loser = update(loser, DeclaredLoss(1, 1), NOW_MS - month * 30 * 86_400_000)
+    assert reason(loser) is Reason.LOSES_TOO_MUCH

@@ -12,8 +12,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData
 
+from stook.audits.allowance import Allowance
+from stook.audits.containment import Silence
 from stook.errors import ConfigError, CorruptionError, EnvironmentFault
 from stook.ids import SegmentId
+from stook.storage.agent_audit_ports import FlightRow
 from stook.storage.agent_store import SqlAgentStore
 from stook.storage.agent_tables import AGENT_SCHEMA, agent_metadata
 from stook.storage.catalog import SqlCatalog
@@ -68,6 +71,35 @@ def test_an_agent_database_of_the_first_schema_is_read(tmp_path: Path) -> None:
     assert store.counts().placements[PlacementState.ERASED] == 1
     assert len(store.announcements()) == 1
     assert store.farmer_stats(10)[0].kind == OutcomeKind.CONSIGN
+    # What the second schema adds follows from contracts and receipts.
+    assert {(each.stored_ms, each.proved_ms) for each in held[sid(1)]} == {(200, 0)}
+    (totals,) = [each for each in store.totals() if each.farmer == held[sid(1)][0].farmer]
+    assert (totals.new_shards, totals.terms[0].leaves_per_interval) == (totals.shards, 4 * totals.shards)
+    assert store.dossiers() == []
+    store.close()
+
+
+def test_an_agent_database_of_the_second_schema_is_read(tmp_path: Path) -> None:
+    store = SqlAgentStore.open(kept("agent-database-v2", tmp_path / "agent.db"))
+    (dossier,) = store.dossiers()
+    assert (dossier.next_due_ms, dossier.first_due_ms, dossier.beat_ms, dossier.heard_ms) == (9, 8, 720, 721)
+    assert (dossier.known_ms, dossier.silence.state, dossier.silence.question) == (650, Silence.CONTAINED, b"what")
+    assert [entry.at_ms for entry in store.history(dossier.farmer)] == [710]
+    assert dossier.base.losses.mass == 1
+    (asked,) = store.open_challenges()
+    assert (asked.first, asked.signed.challenge.leaves) == (True, 2)
+    (receipt,) = store.unsent_receipts(dossier.farmer, 9)
+    assert receipt.challenge == asked.signed.challenge.digest
+    assert store.allowance("audit") == Allowance.full(1000, 5).spend(10_000, 5)
+    assert store.outages() == [(10, 20)]
+    assert store.flights([sid(1)])[sid(1)] == (FlightRow(sid(1), 4, 1, 5, b"agent"),)
+    held = store.placements([sid(1)])[sid(1)]
+    assert [(each.state, each.proved_ms) for each in held] == [
+        (PlacementState.STORED, 0),
+        (PlacementState.STORED, 700),
+        (PlacementState.LOST, 0),
+    ]
+    assert list(store.noted_losses([each.contract_id for each in held])) == [held[2].contract_id]
     store.close()
 
 

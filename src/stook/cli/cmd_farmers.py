@@ -31,6 +31,7 @@ class FarmerRow:
     address: str
     announcement: Announcement
     standing: Standing
+    weight: float
     age_seconds: float
     rests_seconds: float
     refused: str
@@ -50,7 +51,7 @@ class FarmerRow:
             "max_duration_ms": offer.max_duration_ms,
             "operator": offer.operator,
             "failure_domain": offer.failure_domain,
-            "standing": round(self.standing.weight, 4),
+            "standing": round(self.weight, 4),
             "rests_seconds": round(self.rests_seconds, 1),
             "upload_bytes_per_second": round(self.standing.upload_speed),
             "download_bytes_per_second": round(self.standing.download_speed),
@@ -76,6 +77,7 @@ async def rows(agent: LocalAgent, rent: RentSettings, now_ms: int) -> list[Farme
                 address=f"{address.host}:{address.port}",
                 announcement=signed.announcement,
                 standing=standing,
+                weight=agent.book.candidate(node_id).weight,
                 age_seconds=max(0, now_ms - signed.announcement.issued_ms) / 1000,
                 rests_seconds=max(0, standing.avoid_until_ms - now_ms) / 1000,
                 refused=refused.get(node_id, "") if node_id in fresh else _STALE,
@@ -94,7 +96,7 @@ def _print(row: FarmerRow) -> None:
         f"asks {offer.storage_price_per_gib_hour:,} per GiB and hour, {offer.download_price_per_gib:,} per GiB sent"
     )
     say(f"    {'; '.join(who)}")
-    words = [f"standing {row.standing.weight:.0%}", f"heard of {human_duration(row.age_seconds)} ago"]
+    words = [f"standing {row.weight:.0%}", f"heard of {human_duration(row.age_seconds)} ago"]
     if row.rests_seconds:
         words.append(f"failed lately, asked again in {human_duration(row.rests_seconds)}")
     say(f"    {'; '.join(words)}")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 WORDS = {
     "EXCLUDED": "holds a shard already",
+    "CONDEMNED": "lied in an audit",
+    "SILENT": "does not prove what it holds just now",
+    "LOSES_TOO_MUCH": "lost too much too often and rests until that has faded",
     "AVOIDED": "failed lately and rests until later",
     "FULL": "has too little free space",
     "SHARD_TOO_LARGE": "takes no shards of the size needed",

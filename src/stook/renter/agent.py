@@ -370,7 +370,7 @@ class LocalAgent:
 
     def _rank(self, farmer: NodeId, now_ms: int) -> tuple[bool, float]:
         standing = self.book.standing(farmer)
-        return standing.avoid_until_ms <= now_ms, standing.weight
+        return standing.avoid_until_ms <= now_ms, self.book.candidate(farmer).weight
 
     def _speed(self, farmer: NodeId, now_ms: int) -> float:
         standing = self.book.standing(farmer)
@@ -393,6 +393,8 @@ class LocalAgent:
             kind = OutcomeKind.CONSIGN if dealing.upload else OutcomeKind.RETRIEVE
             speed = dealing.size_bytes / dealing.seconds if dealing.ok and dealing.seconds > 0 else 0.0
             self.book.note(Outcome(dealing.farmer, kind, dealing.ok, speed, now))
+            if dealing.ok and not dealing.upload:
+                self.book.sent(dealing.farmer, dealing.size_bytes, dealing.seconds)
 
     async def settle(self) -> None:
         """See `ports.Agent.settle`."""

@@ -6,15 +6,20 @@ data.
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from stook.audits.containment import Silence, we_are_offline
+from stook.audits.score import Entry, Retrieved, Transferred
 from stook.clock import Clock, Offload
 from stook.contracts.announcement import SignedAnnouncement, is_fresh, verify_announcement
 from stook.errors import MisbehaviourError
 from stook.ids import NetworkId, NodeId
 from stook.renter.planner import Candidate
 from stook.renter.standing import UNKNOWN, Standing, candidate_of, standings
+from stook.storage.agent_audit_ports import Dossier
 from stook.storage.fading import Counter
 from stook.storage.renter_ports import AgentStore, Outcome, OutcomeKind
 from stook.wire.endpoint import Peer
@@ -22,6 +27,17 @@ from stook.wire.endpoint import Peer
 _MAX_PENDING = 512
 _STANDING_LIFE_MS = 60_000
 """Counters fade, so a standing is made anew after a while even without dealings."""
+
+
+@dataclass(slots=True)
+class _Lately:
+    """What came of asking one farmer since the last time it was written down."""
+
+    heard: bool = False
+    gave: bool = False
+    withheld: bool = False
+    size_bytes: int = 0
+    seconds: float = 0.0
 
 
 class FarmerBook:
@@ -39,6 +55,9 @@ class FarmerBook:
         self._standings: dict[NodeId, Standing] = {}
         """Made when asked for, forgotten with the farmer's next dealing: a claim looks at every farmer's."""
         self._standings_since_ms = 0
+        self._dossiers: dict[NodeId, Dossier] = {}
+        self._lately: dict[NodeId, _Lately] = defaultdict(_Lately)
+        self._typical_speed = 0.0
 
     async def load(self) -> None:
         """Read what earlier runs learned."""
@@ -57,6 +76,26 @@ class FarmerBook:
                 last_ms=stats.last_ms,
             )
         self._standings.clear()
+        await self.reload()
+
+    async def reload(self) -> None:
+        """Read the dossiers anew: another process, or the auditor, may have written into them."""
+        self._dossiers = {each.farmer: each for each in await self._offload(self._store.dossiers)}
+        speeds = [speed for each in self._dossiers.values() if (speed := each.score.speed.bytes_per_second) > 0]
+        self._typical_speed = statistics.median(speeds) if speeds else 0.0
+
+    def take(self, dossiers: Iterable[Dossier]) -> None:
+        """These were just read or written."""
+        self._dossiers.update((each.farmer, each) for each in dossiers)
+
+    def dossier(self, farmer: NodeId) -> Dossier:
+        """What is thought of the farmer."""
+        return self._dossiers.get(farmer) or Dossier(farmer)
+
+    def watched(self) -> list[NodeId]:
+        """Farmers whose silence is not explained yet, those that are gone included."""
+        done = (Silence.CLEAR, Silence.CONDEMNED)
+        return [farmer for farmer, each in self._dossiers.items() if each.silence.state not in done]
 
     async def learn(self, announcements: Iterable[SignedAnnouncement]) -> int:
         """Verify announcements and keep those that are new; how many were. False ones are passed over.
@@ -88,12 +127,41 @@ class FarmerBook:
         self._standings.pop(outcome.farmer, None)
         self._pending.append(outcome)
         del self._pending[:-_MAX_PENDING]
+        lately = self._lately[outcome.farmer]
+        lately.heard |= outcome.ok
+        if outcome.kind is OutcomeKind.RETRIEVE:
+            lately.gave |= outcome.ok
+            lately.withheld |= not outcome.ok
+
+    def sent(self, farmer: NodeId, size_bytes: int, seconds: float) -> None:
+        """The farmer sent so much; for its speed."""
+        lately = self._lately[farmer]
+        lately.size_bytes += size_bytes
+        lately.seconds += seconds
 
     async def flush(self) -> None:
         """Write the dealings counted since the last time."""
         pending, self._pending = self._pending, []
+        lately, self._lately = self._lately, defaultdict(_Lately)
+        events = self._events(lately)
         if pending:
             await self._offload(lambda: self._store.note_outcomes(pending))
+        if events:
+            await self._offload(lambda: self._store.note_events(events))
+            await self.reload()
+
+    def _events(self, lately: dict[NodeId, _Lately]) -> list[tuple[NodeId, Entry]]:
+        """What scores learn of it: once for each farmer, however often it was asked, and no blame for our own line."""
+        now, events = self._clock.now_ms(), []
+        ours = we_are_offline([each.heard for each in lately.values()])
+        for farmer, each in lately.items():
+            if each.gave:
+                events.append((farmer, Entry(now, Retrieved(True))))
+            if each.withheld and not ours:
+                events.append((farmer, Entry(now, Retrieved(False))))
+            if each.size_bytes:
+                events.append((farmer, Entry(now, Transferred(each.size_bytes, each.seconds))))
+        return events
 
     def promise(self, farmer: NodeId, size_bytes: int) -> None:
         """So many bytes of the farmer's announced free space are spoken for (negative: given back)."""
@@ -125,7 +193,7 @@ class FarmerBook:
         """Everyone who announced itself lately, as placement sees them."""
         now = self._clock.now_ms()
         return [
-            candidate_of(signed.announcement, self.standing(node_id), promised_bytes=self._promised[node_id])
+            self._candidate(signed, now, self._promised[node_id])
             for node_id, signed in self._known.items()
             if is_fresh(signed.announcement, now)
         ]
@@ -135,7 +203,19 @@ class FarmerBook:
         signed = self._known.get(farmer)
         if signed is None:
             return Candidate(farmer, free_bytes=0)
-        return candidate_of(signed.announcement, self.standing(farmer))
+        return self._candidate(signed, self._clock.now_ms(), 0)
+
+    def _candidate(self, signed: SignedAnnouncement, now_ms: int, promised_bytes: int) -> Candidate:
+        dossier = self.dossier(signed.node_id)
+        return candidate_of(
+            signed.announcement,
+            self.standing(signed.node_id),
+            dossier.score,
+            dossier.silence,
+            now_ms,
+            typical_speed=self._typical_speed,
+            promised_bytes=promised_bytes,
+        )
 
     def __len__(self) -> int:
         return len(self._known)

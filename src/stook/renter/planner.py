@@ -36,6 +36,9 @@ class Reason(enum.Enum):
     """Why a candidate could not take a shard; the value ends the sentence "N farmers …"."""
 
     EXCLUDED = "were tried already or hold a shard of this segment"
+    CONDEMNED = "lied in an audit"
+    SILENT = "do not prove what they hold just now"
+    LOSES_TOO_MUCH = "lost too much too often and rest until that has faded"
     AVOIDED = "failed lately and rest until later"
     FULL = "have too little free space"
     SHARD_TOO_LARGE = "take no shards of this size"
@@ -65,6 +68,8 @@ class Candidate:
     failure_domain: str = ""
     weight: float = 1.0
     avoid_until_ms: int = 0
+    barred: Reason | None = None
+    """Why it is given nothing, whatever it weighs (`standing.barred`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,9 @@ def _unfit(candidate: Candidate, demand: Demand, excluding: frozenset[NodeId], n
         (demand.settlement not in candidate.settlements, Reason.SETTLEMENT),
         (candidate.avoid_until_ms > now_ms, Reason.AVOIDED),
     )
-    return next((reason for bad, reason in judgements if bad), None)
+    found = next((reason for bad, reason in judgements if bad), None)
+    # Before those that pass: a farmer that only rests is asked after all when the others are too few.
+    return found if candidate.barred is None or found is Reason.EXCLUDED else candidate.barred
 
 
 class _Caps:

@@ -90,6 +90,10 @@ def placement_row(placement: Placement) -> dict[str, Any]:
         "receipt": None if placement.receipt is None else encode(placement.receipt),
         "erased": None if placement.erased is None else encode(placement.erased),
         "erased_ms": None if placement.erased is None else placement.erased.receipt.erased_at_ms,
+        "stored_ms": placement.stored_ms,
+        "proved_ms": placement.proved_ms,
+        "audit_interval_ms": placement.contract.terms.audit.interval_ms,
+        "audit_leaves": placement.contract.terms.audit.leaves_per_interval,
     }
 
 
@@ -107,6 +111,8 @@ def read_placement(row: Row[Any]) -> Placement:
             state=PlacementState(row.state),
             receipt=None if row.receipt is None else decode(SignedStorageReceipt, row.receipt),
             erased=None if row.erased is None else decode(SignedEraseReceipt, row.erased),
+            stored_ms=row.stored_ms,
+            proved_ms=row.proved_ms,
         )
     except (MalformedError, ValueError) as error:
         raise CorruptionError(f"the placement under contract {row.contract_id.hex()} is damaged: {error}") from error

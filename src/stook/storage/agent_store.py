@@ -36,6 +36,7 @@ from stook.storage.agent_rows import (
     with_roots,
     with_stored,
 )
+from stook.storage.audit_store import SqlAuditStore
 from stook.storage.database import Database, chunks, insert_rows, upsert
 from stook.storage.fading import Counter
 from stook.storage.renter_ports import (
@@ -47,16 +48,14 @@ from stook.storage.renter_ports import (
     PlacementState,
     SegmentFacts,
     Wanting,
+    stored_when,
 )
 
 CLAIMED, STORED, CANCELLING, ERASED, LOST = PlacementState
 
 
-class SqlAgentStore:
+class SqlAgentStore(SqlAuditStore):
     """`renter_ports.AgentStore` over one database file."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @classmethod
     def open(cls, path: Path) -> SqlAgentStore:
@@ -132,22 +131,28 @@ class SqlAgentStore:
     def record_receipts(self, receipts: Sequence[SignedStorageReceipt]) -> frozenset[ContractId]:
         """See the port."""
         table = tables.placements.c
+        again = or_(table.state == LOST, table.stored_ms == 0)
         statement = (
             update(tables.placements)
             .where(table.contract_id == bindparam("of"))
             .values(
                 receipt=bindparam("signed"),
+                stored_ms=case((again, bindparam("when")), else_=table.stored_ms),
+                proved_ms=case((again, 0), else_=table.proved_ms),
                 state=case(
                     (table.state == CLAIMED, int(STORED)), (table.state == LOST, int(STORED)), else_=table.state
                 ),
             )
         )
-        rows = [{"of": each.receipt.contract_id, "signed": encode(each)} for each in receipts]
+        names = [each.receipt.contract_id for each in receipts]
         void: set[ContractId] = set()
         with self._database.write() as connection:
-            require_contracts(connection, [each.receipt.contract_id for each in receipts])
-            if rows:
-                connection.execute(statement, rows)
+            require_contracts(connection, names)
+            contracts = contracts_of(connection, names)
+            for each in receipts:
+                name = each.receipt.contract_id
+                row = {"of": name, "signed": encode(each), "when": stored_when(each, contracts[name])}
+                connection.execute(statement, row)
             for some in chunks(each.receipt.contract_id for each in receipts):
                 stayed = select(table.contract_id).where(table.contract_id.in_(some), table.state != STORED)
                 void.update(ContractId(value) for value in connection.scalars(stayed))
@@ -186,6 +191,10 @@ class SqlAgentStore:
     def placements_at(self, farmer: NodeId, after: bytes, limit: int) -> list[Placement]:
         """See the port."""
         return self._at(farmer, [CLAIMED, STORED, CANCELLING, LOST], after, limit)
+
+    def stored_at(self, farmer: NodeId) -> list[Placement]:
+        """See the port."""
+        return self._at(farmer, [STORED], b"", -1)
 
     def ending(self, before_ms: int, limit: int) -> list[Placement]:
         """See the port."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter as Tally
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from stook.contracts.receipt import SignedEraseReceipt, SignedStorageReceipt
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import ContractId, NodeId, SegmentId, ShardRoot
 from stook.storage.fading import Counter
+from stook.storage.memory_audit_store import MemoryAuditStore
 from stook.storage.renter_ports import (
     AgentCounts,
     FarmerStats,
@@ -22,20 +22,17 @@ from stook.storage.renter_ports import (
     PlacementState,
     SegmentFacts,
     Wanting,
+    stored_when,
 )
 
 CLAIMED, STORED, CANCELLING, ERASED, LOST = PlacementState
 
 
-class MemoryAgentStore:
+class MemoryAgentStore(MemoryAuditStore):
     """`renter_ports.AgentStore` in dictionaries, under one lock."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._segments: dict[SegmentId, SegmentFacts] = {}
-        self._released: set[SegmentId] = set()
-        self._placements: dict[ContractId, Placement] = {}
-        self._by_segment: dict[SegmentId, set[ContractId]] = {}
+        super().__init__()
         self._erased_ms: dict[ContractId, int] = {}
         self._announcements: dict[NodeId, SignedAnnouncement] = {}
         self._counters: dict[tuple[NodeId, OutcomeKind], Counter] = {}
@@ -109,7 +106,14 @@ class MemoryAgentStore:
             for each in receipts:
                 held = self._placements[each.receipt.contract_id]
                 state = STORED if held.state in (CLAIMED, LOST) else held.state
-                self._placements[held.contract_id] = replace(held, receipt=each, state=state)
+                again = held.state == LOST or held.stored_ms == 0
+                self._placements[held.contract_id] = replace(
+                    held,
+                    receipt=each,
+                    state=state,
+                    stored_ms=stored_when(each, held.contract) if again else held.stored_ms,
+                    proved_ms=0 if again else held.proved_ms,
+                )
             touched = {each.receipt.contract_id for each in receipts}
             return frozenset(name for name in touched if self._placements[name].state != STORED)
 
@@ -141,6 +145,10 @@ class MemoryAgentStore:
     def placements_at(self, farmer: NodeId, after: bytes, limit: int) -> list[Placement]:
         """See the port."""
         return self._at(farmer, [CLAIMED, STORED, CANCELLING, LOST], after, limit)
+
+    def stored_at(self, farmer: NodeId) -> list[Placement]:
+        """See the port."""
+        return self._at(farmer, [STORED], b"", len(self._placements))
 
     def ending(self, before_ms: int, limit: int) -> list[Placement]:
         """See the port."""

@@ -23,6 +23,7 @@ from stook.contracts.receipt import SignedEraseReceipt, SignedStorageReceipt
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import ContractId, NodeId, SegmentId, ShardRoot
 from stook.shards.geometry import Policy
+from stook.storage.agent_audit_ports import AuditStore
 
 MAX_NAME_BYTES = 1024
 """An object's name in UTF-8; the S3 limit."""
@@ -84,11 +85,20 @@ class Placement:
     state: PlacementState = PlacementState.CLAIMED
     receipt: SignedStorageReceipt | None = None
     erased: SignedEraseReceipt | None = None
+    stored_ms: int = 0
+    """When its farmer signed for it, `stored_when`; 0: it never did, or it is back after it was gone."""
+    proved_ms: int = 0
+    """When it last was part of a passed audit; 0: never."""
 
     @property
     def contract_id(self) -> ContractId:
         """The contract's id, stable through renewals."""
         return self.contract.contract_id
+
+
+def stored_when(signed: SignedStorageReceipt, contract: Contract) -> int:
+    """When a shard was stored, as far as its farmer is believed: no later than it had to be."""
+    return min(signed.receipt.stored_at_ms, contract.terms.consign_by_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +172,7 @@ class AgentCounts:
     farmers: int
 
 
-class AgentStore(Protocol):
+class AgentStore(AuditStore, Protocol):
     """Segments, who holds their shards under which contract, and what is known of farmers."""
 
     # -- segments and placements
@@ -201,8 +211,8 @@ class AgentStore(Protocol):
     def record_receipts(self, receipts: Sequence[SignedStorageReceipt]) -> frozenset[ContractId]:
         """Keep receipts; CLAIMED and LOST placements become STORED, CANCELLING and ERASED ones stay what they are.
 
-        Returns the contracts of those that stayed: their shards will be erased. The caller verified the receipts.
-        Raises `NotFoundError` on an unknown contract.
+        The first receipt says when a shard was stored. Returns the contracts of those that stayed: their shards will
+        be erased. The caller verified the receipts. Raises `NotFoundError` on an unknown contract.
         """
         ...
 
@@ -220,6 +230,10 @@ class AgentStore(Protocol):
 
     def placements_at(self, farmer: NodeId, after: bytes, limit: int) -> list[Placement]:
         """Placements in every state but ERASED at one farmer with contract ids above `after`, in order of id."""
+        ...
+
+    def stored_at(self, farmer: NodeId) -> list[Placement]:
+        """Everything that one farmer holds, STORED, in order of contract id: what a round is drawn over."""
         ...
 
     def ending(self, before_ms: int, limit: int) -> list[Placement]:

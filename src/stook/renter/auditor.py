@@ -1,0 +1,712 @@
+"""The auditor: asks every farmer for proof of what it holds, judges what comes, and keeps what remains of it.
+
+One step asks heartbeats that are due, then audits that are due (`stook.audits.schedule`), each farmer apart. A
+challenge goes only to who has just answered a heartbeat, and it is durable before it is sent; what it came to is one
+transaction. Silence is judged at the end of the step, when it is known whether others answered: if hardly anybody did,
+it was our own line (`docs/protocol/auditor.md`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from weakref import WeakValueDictionary
+
+from stook.audits.allowance import Allowance
+from stook.audits.challenge import (
+    Challenge,
+    Parties,
+    SignedChallenge,
+    draw_challenge,
+    pages_of,
+    repeat_challenge,
+)
+from stook.audits.containment import Event, Silence, countable_ms, we_are_offline
+from stook.audits.holding import HeldShard, Holding
+from stook.audits.messages import (
+    Audit,
+    AuditMethod,
+    AuditReceipt,
+    AuditReply,
+    DeclareLoss,
+    Heartbeat,
+    HeartbeatReply,
+    LossesNoted,
+)
+from stook.audits.proof import AnswerKind, Came, verify
+from stook.audits.receipt import settle
+from stook.audits.schedule import (
+    AuditedFarmer,
+    AuditJob,
+    JobKind,
+    cadence,
+    draw_interval,
+    due,
+    entitlement,
+    first_due,
+    moved_bytes,
+)
+from stook.audits.score import Beat, Entry
+from stook.audits.score import Heartbeat as Beaten
+from stook.clock import Clock, Entropy, Offload
+from stook.codec import decode, encode
+from stook.contracts.loss import NotedLoss, SignedLoss, SignedLossNote, note_loss, verify_loss
+from stook.contracts.receipt import SignedStorageReceipt
+from stook.contracts.verdict import Verdict
+from stook.errors import ConflictError, DeadlineError, MisbehaviourError, PeerError, RefusedError, UnreachableError
+from stook.identity.keys import NodeKey
+from stook.ids import ContractId, NetworkId, NodeId
+from stook.renter.book import FarmerBook
+from stook.renter.tasks import Tasks
+from stook.renter.verdicts import Judged, after_event, after_round, kept_receipt, outcome_of
+from stook.storage.agent_audit_ports import Dossier, FarmerChange, HoldingTotals, OpenChallenge
+from stook.storage.audit_records import read_question, write_question
+from stook.storage.renter_ports import AgentStore, Placement, PlacementState
+from stook.wire.endpoint import Endpoint, Exchange
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+BYTES = "audit bytes"
+REQUESTS = "audit requests"
+_FRESH_MS = 5 * MINUTE_MS
+"""How long it counts, for telling our own outages, that somebody answered or did not."""
+_ENOUGH_PULSES = 8
+_PAGES_OF_LOSSES = 256
+_RECEIPTS_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRules:
+    """How often, how long, how much. Times of day are milliseconds, waits for a peer are seconds."""
+
+    step_seconds: float = 60.0
+    """How often it is looked what is due."""
+    beat_ms: int = HOUR_MS
+    """From one heartbeat to the next; a silent farmer is looked for every `look_ms`."""
+    look_ms: int = 5 * MINUTE_MS
+    answer_within_ms: int = 2 * MINUTE_MS
+    call_deadline_seconds: float = 10.0
+    page_deadline_seconds: float = 30.0
+    retry_seconds: float = 5.0
+    at_once: int = 16
+    """Farmers asked beside each other."""
+    bytes_per_day: int = 1 << 30
+    requests_per_day: int = 20_000
+    kept_ms: int = 60 * DAY_MS
+    """How long receipts of rounds without a lie, and single events of histories, are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What one step did."""
+
+    asked: int = 0
+    """Challenges that were sent."""
+    passed: int = 0
+    failed: int = 0
+    silent: int = 0
+    unreached: int = 0
+    """Farmers due that did not answer the heartbeat before a challenge."""
+    offline: bool = False
+    """Hardly anybody answered, so nobody's silence was reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unanswered:
+    """Nothing at all came from a farmer: to be reported once it is known that it was not our own line."""
+
+    farmer: NodeId
+    asked_ms: int
+    judged: Judged | None
+    """None: it did not answer the heartbeat before the challenge, so none was sent."""
+    answers: Mapping[int, Came]
+    left_open: OpenChallenge | None
+    """What an earlier run may have asked."""
+
+
+class Auditor:
+    """The auditing part of a `LocalAgent`. `serve` before the endpoint listens; `audit_due` is one step."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        key: NodeKey,
+        network: NetworkId,
+        book: FarmerBook,
+        store: AgentStore,
+        clock: Clock,
+        entropy: Entropy,
+        offload: Offload,
+        rules: AuditRules = AuditRules(),
+    ) -> None:
+        self._endpoint = endpoint
+        self._key = key
+        self._network = network
+        self._book = book
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._offload = offload
+        self._rules = rules
+        self._stepping = asyncio.Lock()
+        self._gate = asyncio.Semaphore(rules.at_once)
+        self._noting: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
+        self._pulses: dict[NodeId, tuple[int, bool]] = {}
+        self._totals: Mapping[NodeId, HoldingTotals] = {}
+        """As of the beginning of the step."""
+        self._dark_since_ms = 0
+        """Since when most farmers do not answer; 0: they do."""
+
+    def serve(self) -> None:
+        """Answer DECLARE_LOSS: a farmer with a session to us need not wait for our heartbeat."""
+        self._endpoint.handle(AuditMethod.DECLARE_LOSS, self._declare_loss)
+
+    # --- one step ----------------------------------------------------------------------------------------------------
+
+    async def audit_due(self) -> AuditReport:
+        """Ask heartbeats and audits that are due, and wait for what comes of them."""
+        async with self._stepping:
+            return await self._step(everybody=False)
+
+    async def audit_all(self) -> AuditReport:
+        """A round at every farmer that holds something, whether due or not."""
+        async with self._stepping:
+            return await self._step(everybody=True)
+
+    async def tidy(self) -> int:
+        """Forget what was kept long enough; how much."""
+        before = self._clock.now_ms() - self._rules.kept_ms
+        forgotten = await self._offload(lambda: self._store.forget_receipts(before))
+        return forgotten + await self._offload(lambda: self._store.fold_history(before))
+
+    async def _step(self, *, everybody: bool) -> AuditReport:
+        self._totals = {each.farmer: each for each in await self._offload(self._store.totals)}
+        opened = {each.farmer: each for each in await self._offload(self._store.open_challenges)}
+        await self._book.reload()
+        await self._beat()
+        jobs = await self._jobs(opened, everybody=everybody)
+        async with Tasks() as group:
+            tasks = [group.create_task(self._round(job, opened.get(job.node_id))) for job in jobs]
+        results = [task.result() for task in tasks]
+        unanswered = [result for result in results if isinstance(result, _Unanswered)]
+        offline = bool(unanswered) and await self._report_silence(unanswered)
+        tally = Counter(result for result in results if isinstance(result, Verdict))
+        asked = sum(each.judged is not None for each in unanswered)
+        return AuditReport(
+            asked=sum(tally.values()) + asked,
+            passed=tally[Verdict.PASSED] + tally[Verdict.LOST],
+            failed=tally[Verdict.FAILED] + tally[Verdict.MALFORMED],
+            silent=tally[Verdict.SILENT] + asked,
+            unreached=len(unanswered) - asked,
+            offline=offline,
+        )
+
+    # --- heartbeats --------------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        """The heartbeats that are due. What nobody answered is judged together."""
+        now, wanted = self._clock.now_ms(), []
+        for farmer in sorted({*self._totals, *self._book.watched()}):
+            dossier = self._book.dossier(farmer)
+            state = dossier.silence.state
+            if state is Silence.CONDEMNED:
+                continue
+            every = self._rules.look_ms if state in (Silence.CONTAINED, Silence.OFFLINE) else self._rules.beat_ms
+            asked_ms = max(dossier.beat_ms, self._pulses.get(farmer, (0, False))[0])
+            if now - asked_ms >= every:
+                wanted.append(farmer)
+        if not wanted:
+            return
+        heard = await self._beats(wanted)
+        if not all(heard.values()):
+            await self._look_around()
+        if await self._is_our_line():
+            return
+        now, outages = self._clock.now_ms(), await self._offload(self._store.outages)
+        changes = [
+            FarmerChange(
+                farmer, entries=(Entry(now, Beaten(Beat.MISSED, self._covered(farmer, outages))),), beat_ms=now
+            )
+            for farmer, answered in heard.items()
+            if not answered and self._is_countable(farmer, now)
+        ]
+        await self._write(*changes)
+
+    async def _beats(self, farmers: Sequence[NodeId]) -> dict[NodeId, bool]:
+        """Who of them answers."""
+
+        async def one(farmer: NodeId) -> bool:
+            async with self._gate:
+                return await self._heartbeat(farmer)
+
+        async with Tasks() as group:
+            tasks = {farmer: group.create_task(one(farmer)) for farmer in farmers}
+        return {farmer: task.result() for farmer, task in tasks.items()}
+
+    def _is_countable(self, farmer: NodeId, now_ms: int) -> bool:
+        """Heartbeats closer together than half the usual time speak for no time of their own."""
+        return now_ms - self._book.dossier(farmer).beat_ms >= self._rules.beat_ms // 2
+
+    def _covered(self, farmer: NodeId, outages: Sequence[tuple[int, int]]) -> int:
+        since, now = self._book.dossier(farmer).beat_ms, self._clock.now_ms()
+        return countable_ms(since, now, outages) if since else self._rules.beat_ms
+
+    async def _heartbeat(self, farmer: NodeId) -> bool:
+        """Ask whether it is there and what it lost; note losses, and hand it the notes. Whether it answered.
+
+        A signed refusal is an answer, unless it says to come again later: then nobody could declare anything in it.
+        """
+        answered = await self._ask_heartbeat(farmer)
+        now = self._clock.now_ms()
+        self._pulses[farmer] = (now, answered)
+        if answered:
+            counts = self._is_countable(farmer, now)
+            covered = self._covered(farmer, await self._offload(self._store.outages)) if counts else 0
+            entries = (Entry(now, Beaten(Beat.ANSWERED, covered)),) if counts else ()
+            change = after_event(self._book.dossier(farmer), Event.HEAR, 0, now, entries=entries)
+            await self._write(_with(change, heard_ms=now, beat_ms=now if counts else None))
+        return answered
+
+    async def _ask_heartbeat(self, farmer: NodeId) -> bool:
+        after, notes = b"", tuple[SignedLossNote, ...]()
+        try:
+            for _ in range(_PAGES_OF_LOSSES):
+                payload = encode(Heartbeat(after=after, notes=notes))
+                answer = await self._call(farmer, AuditMethod.HEARTBEAT, payload, self._rules.call_deadline_seconds)
+                reply = decode(HeartbeatReply, answer)
+                noted = await self._note(farmer, reply.losses)
+                notes = tuple(each.note for each in noted)
+                last = reply.losses[-1].loss.contract_id if reply.losses else b""
+                if last > after:
+                    after = last
+                elif reply.more:
+                    break
+                if not reply.more and not notes:
+                    break
+        except RefusedError as error:
+            return not error.retryable
+        except (UnreachableError, DeadlineError):
+            return False
+        except PeerError:
+            return True
+        return True
+
+    async def _call(self, farmer: NodeId, method: AuditMethod, payload: bytes, seconds: float) -> bytes:
+        return await self._endpoint.call(self._book.peer(farmer), method, payload, deadline_seconds=seconds)
+
+    async def _look_around(self) -> None:
+        """Ask some others, if too few were asked lately to tell our own line from a farmer's."""
+        now = self._clock.now_ms()
+        lately = {farmer for farmer, (at_ms, _) in self._pulses.items() if now - at_ms <= _FRESH_MS}
+        others = [farmer for farmer in sorted(self._totals) if farmer not in lately]
+        if len(lately) < _ENOUGH_PULSES and others:
+            await self._beats(others[: 2 * _ENOUGH_PULSES])
+
+    async def _is_our_line(self) -> bool:
+        """Whether hardly anybody answered lately; that time is written down as ours."""
+        now = self._clock.now_ms()
+        lately = [answered for at_ms, answered in self._pulses.values() if now - at_ms <= _FRESH_MS]
+        if 2 * sum(lately) >= len(lately):
+            if self._dark_since_ms:
+                await self._offload(lambda: self._store.note_outage(self._dark_since_ms, now))
+            self._dark_since_ms = 0
+            return False
+        self._dark_since_ms = self._dark_since_ms or now - self._rules.answer_within_ms
+        if not we_are_offline(lately, now - self._dark_since_ms):
+            return False
+        await self._offload(lambda: self._store.note_outage(self._dark_since_ms, now))
+        return True
+
+    # --- what is due -------------------------------------------------------------------------------------------------
+
+    async def _jobs(self, opened: Mapping[NodeId, OpenChallenge], *, everybody: bool) -> list[AuditJob]:
+        """What to ask now: what an earlier run left open, then what the schedule says."""
+        now = self._clock.now_ms()
+        jobs = [
+            AuditJob(farmer, JobKind.RECHECK, each.signed.challenge.leaves, moved_bytes(each.signed.challenge.leaves))
+            for farmer, each in opened.items()
+            if self._book.dossier(farmer).silence.state is not Silence.CONDEMNED
+        ]
+        await self._write(
+            *(change for each in self._totals.values() if (change := self._draw_times(each, now)) is not None)
+        )
+        views = [
+            self._view(self._book.dossier(farmer), self._totals.get(farmer), now, everybody=everybody)
+            for farmer in sorted({*self._totals, *self._book.watched()} - opened.keys())
+        ]
+        left = {name: await self._allowance(name) for name in (BYTES, REQUESTS)}
+        jobs += due(
+            views,
+            bytes_left=max(0, left[BYTES].left(now)),
+            requests_left=max(0, left[REQUESTS].left(now)),
+            now_ms=now,
+            randomness=self._entropy(8),
+        )
+        if jobs:
+            spent = {
+                BYTES: left[BYTES].spend(sum(job.moved_bytes for job in jobs), now),
+                REQUESTS: left[REQUESTS].spend(len(jobs), now),
+            }
+            await self._offload(lambda: self._store.change(allowances=spent))
+        return jobs
+
+    async def _allowance(self, name: str) -> Allowance:
+        per_day = self._rules.bytes_per_day if name == BYTES else self._rules.requests_per_day
+        kept = await self._offload(partial(self._store.allowance, name))
+        if kept is None or kept.per_day != per_day:
+            return Allowance.full(per_day, self._clock.now_ms())
+        return kept
+
+    def _draw_times(self, totals: HoldingTotals, now_ms: int) -> FarmerChange | None:
+        """The times that were not drawn yet, of a farmer that holds something new."""
+        dossier = self._book.dossier(totals.farmer)
+        next_ms = first_ms = None
+        if not dossier.next_due_ms:
+            rhythm = cadence(totals.size_bytes, *entitlement(totals.terms))
+            next_ms = now_ms + draw_interval(rhythm.interval_ms, self._entropy(8))
+        if totals.new_shards and not dossier.first_due_ms:
+            first_ms = first_due(totals.new_since_ms, self._entropy(8))
+        elif not totals.new_shards and dossier.first_due_ms:
+            first_ms = 0
+        if next_ms is None and first_ms is None:
+            return None
+        return FarmerChange(totals.farmer, next_due_ms=next_ms, first_due_ms=first_ms)
+
+    def _view(self, dossier: Dossier, totals: HoldingTotals | None, now_ms: int, *, everybody: bool) -> AuditedFarmer:
+        interval, leaves = entitlement(totals.terms) if totals else (DAY_MS, 0)
+        silence = dossier.silence
+        return AuditedFarmer(
+            node_id=dossier.farmer,
+            holding_bytes=totals.size_bytes if totals else 0,
+            terms_interval_ms=interval,
+            entitled_leaves=leaves,
+            next_due_ms=min(now_ms, dossier.next_due_ms) if everybody else dossier.next_due_ms,
+            first_due_ms=min(now_ms, dossier.first_due_ms) if everybody else dossier.first_due_ms,
+            unaudited_shards=totals.new_shards if totals else 0,
+            unaudited_bytes=totals.new_bytes if totals else 0,
+            uncertainty=dossier.score.uncertainty(now_ms),
+            containment=silence,
+            question_leaves=read_question(silence.question).signed.challenge.leaves if silence.question else 0,
+        )
+
+    # --- one farmer --------------------------------------------------------------------------------------------------
+
+    async def _round(self, job: AuditJob, left_open: OpenChallenge | None) -> Verdict | _Unanswered | None:
+        """Heartbeat, draw, write down, ask, judge. None when there was nothing to ask about."""
+        async with self._gate:
+            farmer, begun_ms = job.node_id, self._clock.now_ms()
+            if not await self._heartbeat(farmer):
+                return _Unanswered(farmer, begun_ms, None, {}, left_open)
+            drawn = await self._draw(job, left_open)
+            if drawn is None:
+                return None
+            opened = OpenChallenge(farmer, drawn.signed, drawn.first)
+            try:
+                await self._offload(lambda: self._store.change(FarmerChange(farmer, opened=opened)))
+            except ConflictError:
+                return None  # something was given up since: it is drawn anew with the next step
+            answers, silence = await self._ask(farmer, drawn.signed)
+            judged = await self._judge(drawn, answers, silence)
+            outcome = outcome_of(judged.findings)
+            if outcome is Verdict.SILENT and judged.silence is Event.VANISH:
+                return _Unanswered(farmer, judged.challenge.sent_at_ms, judged, answers, None)
+            await self._settle(farmer, judged, answers)
+            await self._deliver(farmer)
+            return outcome
+
+    async def _draw(self, job: AuditJob, left_open: OpenChallenge | None) -> Judged | None:
+        """The challenge to send; when nothing is left of what was asked before, that counts as answered for."""
+        farmer, dossier = job.node_id, self._book.dossier(job.node_id)
+        earlier: tuple[SignedChallenge, bool] | None = None
+        if dossier.silence.question:
+            question = read_question(dossier.silence.question)
+            earlier = question.signed, question.first
+        elif left_open is not None:
+            earlier = left_open.signed, left_open.first
+        if earlier is not None:
+            return await self._draw_again(farmer, *earlier)
+        held = await self._offload(partial(self._store.stored_at, farmer))
+        now = self._clock.now_ms()
+        first = job.kind is JobKind.FIRST
+        lasting = [each for each in held if each.contract.terms.end_ms > now + 2 * self._rules.answer_within_ms]
+        drawn_over = [each for each in lasting if not (first and each.proved_ms)]
+        if not drawn_over:
+            await self._prove_nothing(farmer)
+            return None
+        holding = Holding(_held(each) for each in drawn_over)
+        signed = await self._offload(
+            lambda: draw_challenge(
+                holding,
+                Parties(self._network, self._key.public_key, drawn_over[0].contract.terms.farmer_key),
+                self._key,
+                nonce=self._entropy(32),
+                wanted=job.leaves,
+                now_ms=now,
+                answer_within_ms=self._rules.answer_within_ms,
+            )
+        )
+        ids = tuple(each.contract_id for each in drawn_over)
+        return Judged(signed, first, ids, signed, (), Event.SILENCE)
+
+    async def _draw_again(self, farmer: NodeId, asked: SignedChallenge, first: bool) -> Judged | None:
+        """The same leaves under a new nonce, of shards whose contract is not over and that were not lost honestly."""
+        now = self._clock.now_ms()
+        names = [ask.contract_id for ask in asked.challenge.asks]
+        placements = await self._offload(lambda: [self._store.placement(name) for name in names])
+        noted = await self._offload(lambda: self._store.noted_losses(names))
+        standing = {
+            each.contract_id
+            for each in placements
+            if each is not None
+            and each.state is not PlacementState.ERASED
+            and each.contract.terms.end_ms > now + 2 * self._rules.answer_within_ms
+            and not _is_honest(noted.get(each.contract_id))
+        }
+        if not standing:
+            await self._prove_nothing(farmer)
+            return None
+        signed = repeat_challenge(
+            asked.challenge,
+            standing,
+            self._key,
+            nonce=self._entropy(32),
+            now_ms=max(now, asked.challenge.sent_at_ms + 1),
+            answer_within_ms=self._rules.answer_within_ms,
+        )
+        return Judged(signed, first, (), asked, (), Event.SILENCE)
+
+    async def _prove_nothing(self, farmer: NodeId) -> None:
+        """Contracts are over, or there is nothing to draw over: no question is left."""
+        dossier, now = self._book.dossier(farmer), self._clock.now_ms()
+        change = after_event(dossier, Event.PROVE, 0, now, closed=True)
+        # With nothing to draw over, a time that passed would be due for ever.
+        await self._write(_with(change, next_due_ms=0, first_due_ms=0))
+
+    async def _ask(self, farmer: NodeId, signed: SignedChallenge) -> tuple[dict[int, Came], Event]:
+        """Fetch the pages until the time to answer is over, and what it means if one is missing.
+
+        Half way, and again before the end, a heartbeat tells who is down from who is mute.
+        """
+        challenge, rules = signed.challenge, self._rules
+        half_ms = (challenge.sent_at_ms + challenge.answer_by_ms) // 2
+        came: dict[int, Came] = {}
+        heard: bool | None = None
+        waiting = list(range(len(pages_of(challenge))))
+        while waiting:
+            left = (challenge.answer_by_ms - self._clock.now_ms()) / 1000
+            if left <= 0:
+                break
+            page, pause = waiting[0], rules.retry_seconds
+            payload = encode(Audit(challenge=signed, page=page, grants=()))
+            try:
+                answer = await self._call(farmer, AuditMethod.AUDIT, payload, min(left, rules.page_deadline_seconds))
+                came[page] = Came(decode(AuditReply, answer).answer, self._clock.now_ms())
+                waiting.pop(0)
+                continue
+            except RefusedError as error:
+                heard = True
+                if not error.retryable:
+                    break
+                pause = max(pause, error.retry_after_ms / 1000)
+            except (UnreachableError, DeadlineError):
+                pass
+            except PeerError:
+                heard = True
+                break
+            if heard is not True and self._clock.now_ms() >= half_ms:
+                heard = await self._probe(farmer)
+            left = (challenge.answer_by_ms - self._clock.now_ms()) / 1000
+            await asyncio.sleep(min(pause, max(0.0, left)))
+        if not waiting:
+            return came, Event.SILENCE
+        if heard is None and not came:
+            heard = await self._probe(farmer)
+        return came, Event.MUTE if heard or came else Event.VANISH
+
+    async def _probe(self, farmer: NodeId) -> bool:
+        answered = await self._ask_heartbeat(farmer)
+        self._pulses[farmer] = (self._clock.now_ms(), answered)
+        return answered
+
+    async def _judge(self, drawn: Judged, answers: Mapping[int, Came], silence: Event) -> Judged:
+        names = [ask.contract_id for ask in drawn.challenge.asks]
+        noted = await self._offload(lambda: self._store.noted_losses(names))
+        findings = await self._offload(lambda: verify(drawn.challenge, answers, noted))
+        if silence is Event.SILENCE and any(finding.verdict is Verdict.SILENT for finding in findings):
+            silence = Event.MUTE  # every page came, and one is not the farmer's word: it did answer something
+        return Judged(drawn.signed, drawn.first, drawn.drawn_over, drawn.asked, findings, silence)
+
+    async def _settle(self, farmer: NodeId, judged: Judged, answers: Mapping[int, Came]) -> None:
+        """Everything that a round came to, in one transaction that closes its challenge."""
+        now = max(self._clock.now_ms(), judged.challenge.sent_at_ms)
+        names = [ask.contract_id for ask in judged.challenge.asks]
+        noted = await self._offload(lambda: self._store.noted_losses(names))
+        outages = await self._offload(self._store.outages)
+        stored = await self._unknown(judged, answers)
+        dossier, totals = self._book.dossier(farmer), self._totals.get(farmer)
+        change = after_round(dossier, judged, totals.shards if totals else 0, outages, now)
+        settled = await self._offload(
+            lambda: settle(judged.challenge, answers, noted, self._key, now, findings=judged.findings)
+        )
+        receipt = kept_receipt(
+            dossier, judged, settled, answers, list(noted.values()), await self._drawn_over(judged), stored, now
+        )
+        next_due = None
+        if totals is not None and not judged.first and change.proved is not None:
+            rhythm = cadence(totals.size_bytes, *entitlement(totals.terms))
+            next_due = now + draw_interval(rhythm.interval_ms, self._entropy(8))
+        await self._write(
+            _with(
+                change,
+                receipt=receipt,
+                next_due_ms=next_due,
+                first_due_ms=0 if judged.first and change.proved else None,
+            )
+        )
+
+    async def _drawn_over(self, judged: Judged) -> bytes:
+        """The holding, as evidence of a fair draw; nothing for a question asked again."""
+        if not judged.drawn_over or outcome_of(judged.findings) not in (Verdict.FAILED, Verdict.MALFORMED):
+            return b""
+        placements = await self._offload(lambda: [self._store.placement(name) for name in judged.drawn_over])
+        return Holding(_held(each) for each in placements if each is not None).encoded()
+
+    async def _unknown(self, judged: Judged, answers: Mapping[int, Came]) -> list[SignedStorageReceipt]:
+        """The farmer's own receipts of shards that it says it does not know."""
+        pages = pages_of(judged.challenge)
+        names = [
+            judged.challenge.asks[at].contract_id
+            for page, came in answers.items()
+            if page < len(pages)
+            for at, item in zip(pages[page], came.answer.items, strict=False)
+            if item.kind is AnswerKind.UNKNOWN
+        ]
+        placements = await self._offload(lambda: [self._store.placement(name) for name in names])
+        return [each.receipt for each in placements if each is not None and each.receipt is not None]
+
+    async def _deliver(self, farmer: NodeId) -> None:
+        """Hand the farmer the receipts it does not have, for a day after their rounds."""
+        unsent = await self._offload(lambda: self._store.unsent_receipts(farmer, _RECEIPTS_AT_ONCE))
+        oldest, delivered = self._clock.now_ms() - DAY_MS, []
+        for each in unsent:
+            signed = each.file.receipt
+            if each.judged_ms >= oldest and signed is not None:
+                payload = encode(AuditReceipt(receipt=signed, lines=each.file.lines))
+                try:
+                    await self._call(farmer, AuditMethod.AUDIT_RECEIPT, payload, self._rules.call_deadline_seconds)
+                except RefusedError as error:
+                    if error.retryable:
+                        break
+                except PeerError:
+                    break
+            delivered.append(each.challenge)
+        if delivered:
+            await self._write(FarmerChange(farmer, delivered=tuple(delivered)))
+
+    # --- silence -----------------------------------------------------------------------------------------------------
+
+    async def _report_silence(self, unanswered: Sequence[_Unanswered]) -> bool:
+        """Report who did not answer, unless it was our own line; whether it was.
+
+        Then challenges that went out unanswered stay open: they are asked again with the next step.
+        """
+        await self._look_around()
+        if await self._is_our_line():
+            return True
+        outages, now = await self._offload(self._store.outages), self._clock.now_ms()
+        for each in unanswered:
+            if each.judged is not None:
+                await self._settle(each.farmer, each.judged, each.answers)
+                continue
+            dossier, totals, left = self._book.dossier(each.farmer), self._totals.get(each.farmer), each.left_open
+            change = after_event(
+                dossier,
+                Event.VANISH,
+                totals.shards if totals else 0,
+                now,
+                closed=left is not None,
+                asked_ms=each.asked_ms if left is None else left.signed.challenge.sent_at_ms,
+                question=b"" if left is None else write_question(left.signed, first=left.first),
+                excused=outages,
+            )
+            await self._write(change)
+        return False
+
+    # --- losses ------------------------------------------------------------------------------------------------------
+
+    async def _declare_loss(self, exchange: Exchange, payload: bytes) -> None:
+        losses = decode(DeclareLoss, payload).losses
+        noted = await self._note(exchange.peer_id, losses)
+        of = {each.loss.loss.contract_id: each.note for each in noted}
+        await exchange.reply(encode(LossesNoted(tuple(of.get(each.loss.contract_id) for each in losses))))
+
+    async def _note(self, farmer: NodeId, losses: Sequence[SignedLoss]) -> list[NotedLoss]:
+        """Note durably which of these losses are the farmer's to tell; those noted before keep their first note."""
+        if not losses:
+            return []
+        lock = self._noting.setdefault(farmer, asyncio.Lock())
+        async with lock:
+            names = [each.loss.contract_id for each in losses]
+            placements = await self._offload(lambda: [self._store.placement(name) for name in names])
+            asked = await self._asked(farmer)
+            now, noted = self._clock.now_ms(), []
+            for signed, placement in zip(losses, placements, strict=True):
+                if placement is None or placement.farmer != farmer:
+                    continue
+                try:
+                    verify_loss(signed, placement.contract.terms)
+                except MisbehaviourError:
+                    continue
+                noted.append(note_loss(signed, self._key, now, asked.get(placement.contract_id, b"")))
+            kept = await self._offload(lambda: self._store.note_losses(farmer, noted, now))
+            self._book.take([await self._offload(partial(self._store.dossier, farmer))])
+        return kept
+
+    async def _asked(self, farmer: NodeId) -> Mapping[ContractId, bytes]:
+        """The first challenge about each shard that is not answered for: a loss of it that comes now comes too late."""
+        asked: dict[ContractId, bytes] = {}
+
+        def add(challenge: Challenge) -> None:
+            for ask in challenge.asks:
+                asked.setdefault(ask.contract_id, challenge.repeats or challenge.digest)
+
+        dossier = await self._offload(partial(self._store.dossier, farmer))
+        if dossier.silence.question:
+            add(read_question(dossier.silence.question).signed.challenge)
+        for each in await self._offload(self._store.open_challenges):
+            if each.farmer == farmer:
+                add(each.signed.challenge)
+        return asked
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def _write(self, *changes: FarmerChange) -> None:
+        if not changes:
+            return
+        farmers = [change.farmer for change in changes]
+
+        def work() -> Iterable[Dossier]:
+            self._store.change(*changes)
+            return [self._store.dossier(farmer) for farmer in farmers]
+
+        self._book.take(await self._offload(work))
+
+
+def _held(placement: Placement) -> HeldShard:
+    terms = placement.contract.terms
+    return HeldShard(placement.contract_id, terms.shard_root, terms.shard_size_bytes)
+
+
+def _is_honest(noted: NotedLoss | None) -> bool:
+    return noted is not None and not noted.note.note.asked
+
+
+def _with(change: FarmerChange, **more: object) -> FarmerChange:
+    """The change and what is given besides; None leaves it as it is."""
+    return replace(change, **{name: value for name, value in more.items() if value is not None})  # type: ignore[arg-type]
