@@ -9,6 +9,7 @@ from stook.identity.keys import KeyTree, NodeKey, new_phrase
 from stook.ids import NetworkId
 from stook.merkle import UNIT_BYTES
 from stook.renter.agent import AgentOptions
+from stook.renter.auditor import AuditRules
 from stook.renter.caretaker import CareTiming
 from stook.renter.drafts import DAY_MS
 from stook.renter.planner import Spread
@@ -36,6 +37,10 @@ CARE = CareTiming(
 )
 
 
+AUDITS = AuditRules(step_seconds=HOUR_SECONDS, beat_ms=6 * 3_600_000, look_ms=3_600_000)
+"""Looked for hourly, heartbeats four times a day: the longest time that one speaks for."""
+
+
 def node_key(dice: Dice) -> NodeKey:
     """A node key that this seed always gives. It guards nothing."""
     return NodeKey.from_secret(dice(32))
@@ -59,7 +64,12 @@ def farmer_settings(
 
 
 def agent_options(
-    policy: Policy | None = None, *, spares: int = 1, spread: Spread = Spread.STRICT, contract_days: int = 90
+    policy: Policy | None = None,
+    *,
+    spares: int = 1,
+    spread: Spread = Spread.STRICT,
+    contract_days: int = 90,
+    audits: AuditRules = AUDITS,
 ) -> AgentOptions:
     """How a simulated agent places."""
     return AgentOptions(
@@ -68,5 +78,6 @@ def agent_options(
         spread=spread,
         contract_duration_ms=contract_days * DAY_MS,
         care=CARE,
+        audits=audits,
         memory_budget_bytes=16 << 20,
     )

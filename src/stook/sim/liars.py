@@ -250,14 +250,8 @@ class Ring:
     peers: list[Peer] = field(default_factory=list)
     refusals: list[ReasonCode] = field(default_factory=list)
     """What others said when a member asked them for bytes."""
-
-    def find(self, root: ShardRoot) -> Liar | None:
-        """A member that has all of a shard."""
-        for member in self.members:
-            for shard in member.disk.scan():
-                if shard.root == root and all(member.has(root, unit) for unit in range(unit_count(shard.size_bytes))):
-                    return member
-        return None
+    fetched: int = 0
+    """How often they gave some."""
 
 
 class ShowsAnothersAnswer(Liar):
@@ -346,6 +340,7 @@ class FetchesElsewhere(Liar):
                     continue
                 try:
                     await endpoint.call(peer, Method.RETRIEVE, request, deadline_seconds=10)
+                    self._ring.fetched += 1
                 except RefusedError as error:
                     self._ring.refusals.append(error.code)
                 except StookError:
@@ -355,31 +350,31 @@ class FetchesElsewhere(Liar):
 
 
 class Colludes(Liar):
-    """One of a ring that keeps k shards of each segment together, and claims to hold all n.
+    """One of a ring of which some keep their shards, and all claim to.
 
-    Who keeps nothing makes what it is asked for out of the shards its friends have, as the erasure code allows, if only
-    the masks were not. `fake` computes it; the scenario gives it the agent's secret or not.
+    Who keeps nothing makes what it is asked for out of the shards that its friends have, as the erasure code would, if
+    only the masks were not.
     """
 
-    def __init__(self, role: Role, ring: Ring, keeps: int) -> None:
+    def __init__(self, role: Role, ring: Ring, number: int, *, keeps: bool) -> None:
         super().__init__(role)
         self._ring = ring
+        self._number = number
         self._keeps = keeps
         ring.members.append(self)
 
     def has(self, root: ShardRoot, unit: int) -> bool:
         """Everything, or nothing."""
-        return self._ring.members.index(self) < self._keeps
+        return self._keeps
 
     def unit(self, ask: Ask, unit: int) -> bytes:
         """Where it has nothing: the sum of what its friends have at the same place, the simplest code there is."""
-        if self.has(ask.shard_root, unit):
+        if self._keeps:
             return super().unit(ask, unit)
         self.deeds += 1
-        made = bytearray(unit_bytes(ask.size_bytes, unit))
-        for member in self._ring.members[: self._keeps]:
-            for shard in member.disk.scan():
-                if shard.size_bytes == ask.size_bytes:
-                    theirs = member.read(shard.root, unit, shard.size_bytes)
-                    made = bytearray(a ^ b for a, b in zip(made, theirs, strict=True))
-        return bytes(made)
+        total = 0
+        for member in self._ring.members:
+            theirs = [shard for shard in member.disk.scan() if shard.size_bytes == ask.size_bytes]
+            if member.has(ask.shard_root, unit) and theirs:
+                total ^= int.from_bytes(member.read(theirs[0].root, unit, ask.size_bytes), "big")
+        return total.to_bytes(unit_bytes(ask.size_bytes, unit), "big")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from stook.audits.confidence import beach_chance
 from stook.errors import StookError
@@ -24,16 +25,12 @@ WINDOW = 16
 
 
 async def put(net: Testnet, objects: dict[str, bytes]) -> None:
-    """Store objects, and wait until every segment has its n shards."""
+    """Store objects, each in segments of its own, and wait until every segment has its n shards."""
     client = net.renter.client
     await client.make_bucket(BUCKET)
-    await client.put_many(
-        BUCKET,
-        [
-            Item(name, (lambda data=data: BytesSource(data, 1)), len(data), modified_ms=1)  # type: ignore[misc]
-            for name, data in objects.items()
-        ],
-    )
+    for name, data in objects.items():
+        # Together they would share a bundle, and that is one segment.
+        await client.put_many(BUCKET, [Item(name, partial(BytesSource, data, 1), len(data), modified_ms=1)])
     await client.settle()
 
 
