@@ -118,6 +118,6 @@ def test_who_lied_is_silent_or_loses_too_much_is_barred_and_not_merely_unlikely(
     for state in (Silence.CONTAINED, Silence.OFFLINE, Silence.GONE):
         assert reason(NEWCOMER, Containment(state)) is Reason.SILENT
     loser = NEWCOMER
-    for month in range(4):
+    for month in (3, 2, 1, 0):
         loser = update(loser, DeclaredLoss(1, 1), NOW_MS - month * 30 * 86_400_000)
     assert reason(loser) is Reason.LOSES_TOO_MUCH

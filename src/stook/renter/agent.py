@@ -22,6 +22,7 @@ from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
 from stook.errors import EnvironmentFault, MisbehaviourError, NotEnoughError, ReasonCode
 from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey, SegmentId
+from stook.renter.auditor import Auditor, AuditRules
 from stook.renter.book import FarmerBook
 from stook.renter.caretaker import Caretaker, CareTiming
 from stook.renter.claims import ClaimDesk, ClaimTiming
@@ -64,6 +65,7 @@ class AgentOptions:
     memory_budget_bytes: int = 64 << 20
     claims: ClaimTiming = field(default_factory=ClaimTiming)
     care: CareTiming = field(default_factory=CareTiming)
+    audits: AuditRules = field(default_factory=AuditRules)
 
 
 def _silent(name: str, error: Exception) -> None:
@@ -138,13 +140,26 @@ class LocalAgent:
             timing=options.care,
             memory_budget_bytes=options.memory_budget_bytes,
         )
+        self.auditor = Auditor(
+            endpoint=endpoint,
+            key=key,
+            network=network,
+            book=self.book,
+            store=store,
+            clock=clock,
+            entropy=entropy,
+            offload=offload,
+            rules=options.audits,
+        )
+        self.auditor.serve()
         care = options.care
         self.chores: tuple[Chore, ...] = (
             Chore("refresh", care.refresh_seconds, self.refresh, on_error),
             Chore("cancel", care.cancel_seconds, self.caretaker.cancel_due, on_error),
+            Chore("audit", options.audits.step_seconds, self.auditor.audit_due, on_error),
             Chore("fill", care.fill_seconds, self.caretaker.fill_due, on_error),
             Chore("renew", care.renew_seconds, self.caretaker.renew_due, on_error),
-            Chore("tidy", care.tidy_seconds, self.caretaker.tidy, on_error),
+            Chore("tidy", care.tidy_seconds, self.tidy, on_error),
         )
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -164,7 +179,13 @@ class LocalAgent:
         """Ask seeds and farmers for news, and write down what was learned; the number of farmers known."""
         await self.roster.refresh()
         await self.book.flush()
+        await self.book.reload()
         return len(self.book)
+
+    async def tidy(self) -> int:
+        """Forget what has been over for long; how many segments went."""
+        await self.auditor.tidy()
+        return await self.caretaker.tidy()
 
     async def sync(self) -> int:
         """Rebuild the database from what all known farmers hold for us; the number of placements added."""

@@ -89,6 +89,8 @@ class AuditRules:
     beat_ms: int = HOUR_MS
     """From one heartbeat to the next; a silent farmer is looked for every `look_ms`."""
     look_ms: int = 5 * MINUTE_MS
+    misses: int = 3
+    """Who misses so many heartbeats in a row, the later ones `look_ms` apart, is due for a round."""
     answer_within_ms: int = 2 * MINUTE_MS
     call_deadline_seconds: float = 10.0
     page_deadline_seconds: float = 30.0
@@ -157,6 +159,8 @@ class Auditor:
         self._stepping = asyncio.Lock()
         self._gate = asyncio.Semaphore(rules.at_once)
         self._noting: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
+        self._missed: Counter[NodeId] = Counter()
+        """Heartbeats missed in a row, while it was not our line."""
         self._pulses: dict[NodeId, tuple[int, bool]] = {}
         self._totals: Mapping[NodeId, HoldingTotals] = {}
         """As of the beginning of the step."""
@@ -187,7 +191,7 @@ class Auditor:
 
     async def _step(self, *, everybody: bool) -> AuditReport:
         self._totals = {each.farmer: each for each in await self._offload(self._store.totals)}
-        opened = {each.farmer: each for each in await self._offload(self._store.open_challenges)}
+        opened = await self._left_open()
         await self._book.reload()
         await self._beat()
         jobs = await self._jobs(opened, everybody=everybody)
@@ -207,6 +211,14 @@ class Auditor:
             offline=offline,
         )
 
+    async def _left_open(self) -> dict[NodeId, OpenChallenge]:
+        """What an earlier step or run asked and did not judge; what is too old is given up."""
+        opened = {each.farmer: each for each in await self._offload(self._store.open_challenges)}
+        oldest = self._clock.now_ms() - DAY_MS
+        old = [farmer for farmer, each in opened.items() if each.signed.challenge.sent_at_ms < oldest]
+        await self._write(*(FarmerChange(farmer, closed=True) for farmer in old))
+        return {farmer: each for farmer, each in opened.items() if farmer not in old}
+
     # --- heartbeats --------------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
@@ -217,7 +229,8 @@ class Auditor:
             state = dossier.silence.state
             if state is Silence.CONDEMNED:
                 continue
-            every = self._rules.look_ms if state in (Silence.CONTAINED, Silence.OFFLINE) else self._rules.beat_ms
+            doubtful = state in (Silence.CONTAINED, Silence.OFFLINE) or farmer in self._missed
+            every = self._rules.look_ms if doubtful and state is not Silence.GONE else self._rules.beat_ms
             asked_ms = max(dossier.beat_ms, self._pulses.get(farmer, (0, False))[0])
             if now - asked_ms >= every:
                 wanted.append(farmer)
@@ -229,14 +242,14 @@ class Auditor:
         if await self._is_our_line():
             return
         now, outages = self._clock.now_ms(), await self._offload(self._store.outages)
-        changes = [
-            FarmerChange(
-                farmer, entries=(Entry(now, Beaten(Beat.MISSED, self._covered(farmer, outages))),), beat_ms=now
-            )
-            for farmer, answered in heard.items()
-            if not answered and self._is_countable(farmer, now)
-        ]
-        await self._write(*changes)
+        for farmer in [farmer for farmer, answered in heard.items() if not answered]:
+            self._missed[farmer] += 1
+            counts = self._is_countable(farmer, now)
+            entries = (Entry(now, Beaten(Beat.MISSED, self._covered(farmer, outages))),) if counts else ()
+            # Rounds of a small holding are weeks apart: who is away is to be asked, and found missing, before that.
+            due_now = self._missed[farmer] >= self._rules.misses and farmer in self._totals
+            change = FarmerChange(farmer, entries=entries)
+            await self._write(_with(change, beat_ms=now if counts else None, next_due_ms=now if due_now else None))
 
     async def _beats(self, farmers: Sequence[NodeId]) -> dict[NodeId, bool]:
         """Who of them answers."""
@@ -266,6 +279,7 @@ class Auditor:
         now = self._clock.now_ms()
         self._pulses[farmer] = (now, answered)
         if answered:
+            self._missed.pop(farmer, None)
             counts = self._is_countable(farmer, now)
             covered = self._covered(farmer, await self._offload(self._store.outages)) if counts else 0
             entries = (Entry(now, Beaten(Beat.ANSWERED, covered)),) if counts else ()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from stook.audits.containment import Silence
 from stook.clock import Clock, Offload
 from stook.codec import decode, encode
 from stook.contracts.messages import MAX_BATCH, Cancel, CancelReply, Method, RenewReply
@@ -223,16 +224,35 @@ class Caretaker:
     async def cancel_due(self) -> int:
         """Tell farmers what was given up; how many erasures were confirmed. A silent farmer holds up no other."""
         await self.give_up_claims()
+        await self.give_up_replaced()
         async with self._cancelling:
             waiting = await self._offload(self._store.farmers_to_cancel)
+            questioned = await self._questioned()
             now = self._clock.now_ms()
             async with Tasks() as group:
                 tasks = [
                     group.create_task(self._cancel_at(farmer))
                     for farmer in waiting
-                    if self._book.standing(farmer).avoid_until_ms <= now
+                    if self._book.standing(farmer).avoid_until_ms <= now and farmer not in questioned
                 ]
         return sum(task.result() for task in tasks)
+
+    async def _questioned(self) -> set[NodeId]:
+        """Farmers with an open question: they would answer it about what we just told them to erase, and be liars."""
+        oldest = self._clock.now_ms() - DAY_MS
+        opened = await self._offload(self._store.open_challenges)
+        dossiers = await self._offload(self._store.dossiers)
+        return {each.farmer for each in opened if each.signed.challenge.sent_at_ms >= oldest} | {
+            each.farmer for each in dossiers if each.silence.question and each.silence.state is not Silence.CONDEMNED
+        }
+
+    async def give_up_replaced(self) -> int:
+        """Give up what its farmer lost, or lost us by being gone or condemned, once the shard is stored elsewhere."""
+        given_up = 0
+        while names := await self._offload(lambda: self._store.lost_and_replaced(MAX_BATCH)):
+            await self._agent.abandon(names)
+            given_up += len(names)
+        return given_up
 
     async def _cancel_at(self, farmer: NodeId) -> int:
         confirmed, after = 0, b""

@@ -9,7 +9,7 @@ from stook.identity.keys import KeyTree, NodeKey, new_phrase
 from stook.ids import NetworkId
 from stook.merkle import UNIT_BYTES
 from stook.renter.agent import AgentOptions
-from stook.renter.auditor import AuditRules
+from stook.renter.auditor import HOUR_MS, AuditRules
 from stook.renter.caretaker import CareTiming
 from stook.renter.drafts import DAY_MS
 from stook.renter.planner import Spread
@@ -36,9 +36,10 @@ CARE = CareTiming(
     renew_seconds=24 * HOUR_SECONDS,
 )
 
-
-AUDITS = AuditRules(step_seconds=HOUR_SECONDS, beat_ms=6 * 3_600_000, look_ms=3_600_000)
-"""Looked for hourly, heartbeats four times a day: the longest time that one speaks for."""
+AUDITS = AuditRules(step_seconds=6 * HOUR_SECONDS, beat_ms=12 * HOUR_MS)
+"""The same for audits: a heartbeat twice a day."""
+WATCHFUL = AuditRules(step_seconds=HOUR_SECONDS, beat_ms=6 * HOUR_MS, look_ms=HOUR_MS)
+"""For simulations that are about audits: looked for hourly, a heartbeat every six hours."""
 
 
 def node_key(dice: Dice) -> NodeKey:

@@ -1,7 +1,8 @@
 """Three months of a large network on a bad line, with a whole cast of liars: who is condemned, and who is not.
 
 Nobody honest may be, whatever befalls it: one message in twenty lost, restarts, absences of days, clocks that are off,
-disks that die. And every liar must be named. The nodes are the real ones; signatures are cheap (`stook.sim.signatures`).
+disks that die. And every liar must be named. The nodes are the real ones; signatures are cheap as a rule
+(`stook.sim.signatures`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from stook.shards.geometry import Policy
 from stook.sim import adversaries, liars
 from stook.sim.adversary import Casting
 from stook.sim.attacks.goods import put, unread
-from stook.sim.factories import PATIENT
-from stook.sim.liars import Ring
+from stook.sim.factories import PATIENT, WATCHFUL, agent_options
+from stook.sim.liars import ACQUAINTANCES, Ring
 from stook.sim.life import DAY_SECONDS, FIRST_MORTAL, Fates, Life
 from stook.sim.loop import run
 from stook.sim.network import CALM, LOSSY
@@ -36,16 +37,15 @@ OBJECT_BYTES = 150_000
 
 def the_cast(ring: Ring) -> Mapping[str, Casting]:
     """Every liar there is, by name."""
-    half = {"share": 0.5}
     return {
-        "forgets some": partial(liars.ForgetsSome, **half),
-        "confesses when caught": partial(liars.ConfessesWhenCaught, **half),
+        "forgets some": partial(liars.ForgetsSome, share=0.5),
+        "confesses when caught": partial(liars.ConfessesWhenCaught, share=0.5),
         "deletes what was asked": liars.DeletesWhatWasAsked,
-        "denies contracts": partial(liars.DeniesContracts, **half),
-        "mute when caught": partial(liars.MuteWhenCaught, **half),
-        "goes dark when asked": partial(liars.GoesDark, **half),
-        "shows inner nodes": partial(liars.ShowsInnerNodes, **half),
-        "shows another shard": partial(liars.ShowsAnotherShard, **half),
+        "denies contracts": partial(liars.DeniesContracts, share=0.5),
+        "mute when caught": partial(liars.MuteWhenCaught, share=0.5),
+        "goes dark when asked": partial(liars.GoesDark, share=0.5),
+        "shows inner nodes": partial(liars.ShowsInnerNodes, share=0.5),
+        "shows another shard": partial(liars.ShowsAnotherShard, share=0.5),
         "shows another's answer": partial(liars.ShowsAnothersAnswer, ring=ring),
         "fetches elsewhere": partial(liars.FetchesElsewhere, ring=ring),
         "colludes": partial(liars.Colludes, ring=ring, number=0, keeps=False),
@@ -86,7 +86,7 @@ async def _play(setting: Setting) -> dict[str, Any]:
     net = Testnet(
         farmers=setting.farmers,
         seed=setting.seed,
-        policy=Policy.parse(setting.code),
+        options=agent_options(Policy.parse(setting.code), audits=WATCHFUL),
         limits=PATIENT,
         cast=cast,
         skews_ms=_skews(setting),
@@ -94,7 +94,7 @@ async def _play(setting: Setting) -> dict[str, Any]:
         signatures=setting.signatures,
     )
     async with net:
-        ring.peers = [farmer.peer for farmer in net.farmers]
+        ring.peers = [farmer.peer for farmer in net.honest[:ACQUAINTANCES]]
         objects = {f"{number}": net.dice(OBJECT_BYTES) for number in range(setting.objects)}
         await put(net, objects)
         net.network.path = LOSSY

@@ -28,6 +28,8 @@ from stook.storage.ports import ShardStore
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 
 HOUR_SECONDS = 3600.0
+ACQUAINTANCES = 8
+"""Whom a liar asks for help, at most: more would take longer than the auditor waits."""
 
 
 class Liar(Adversary):

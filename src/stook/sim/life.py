@@ -34,7 +34,7 @@ class Fates:
 
 
 class Life:
-    """Lets fates befall the farmers of a testnet while its block is open. Liars are left alone: they bring their own."""
+    """Lets fates befall the farmers of a testnet while its block is open. Liars are left alone: they have their own."""
 
     def __init__(self, net: Testnet, fates: Fates, dice: Dice) -> None:
         self.left: set[int] = set()

@@ -17,8 +17,8 @@ from stook.sim.adversary import Casting
 from stook.sim.attacks.goods import put, unread
 from stook.sim.attacks.outcome import Attack, Outcome
 from stook.sim.dice import Dice
-from stook.sim.factories import PATIENT
-from stook.sim.liars import Liar, Ring
+from stook.sim.factories import PATIENT, WATCHFUL, agent_options
+from stook.sim.liars import ACQUAINTANCES, Liar, Ring
 from stook.sim.loop import run
 from stook.sim.testnet import Testnet
 from stook.sim.watch import Opinion
@@ -45,9 +45,14 @@ class Scene:
     async def play(self, seed: int) -> Outcome:
         """Store, let days pass until all liars are out or the bound is reached, and look."""
         async with Testnet(
-            farmers=FARMERS, seed=seed, policy=POLICY, cast={**self.cast, **self.others}, limits=PATIENT, chores=True
+            farmers=FARMERS,
+            seed=seed,
+            options=agent_options(POLICY, audits=WATCHFUL),
+            cast={**self.cast, **self.others},
+            limits=PATIENT,
+            chores=True,
         ) as net:
-            self.ring.peers = [farmer.peer for farmer in net.farmers]
+            self.ring.peers = [farmer.peer for farmer in net.honest[:ACQUAINTANCES]]
             objects = {f"{number}": net.dice(OBJECT_BYTES) for number in range(OBJECTS)}
             await put(net, objects)
             out: dict[int, float] = {}
