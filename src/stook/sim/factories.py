@@ -38,6 +38,13 @@ CARE = CareTiming(
 
 AUDITS = AuditRules(step_seconds=6 * HOUR_SECONDS, beat_ms=12 * HOUR_MS)
 """The same for audits: a heartbeat twice a day."""
+RARELY = ChoreIntervals(
+    reap_seconds=24 * HOUR_SECONDS,
+    scrub_seconds=48 * HOUR_SECONDS,
+    announce_seconds=20 * HOUR_SECONDS,
+    declare_seconds=24 * HOUR_SECONDS,
+)
+"""For months of hundreds of farmers."""
 WATCHFUL = AuditRules(step_seconds=HOUR_SECONDS, beat_ms=6 * HOUR_MS, look_ms=HOUR_MS)
 """For simulations that are about audits: looked for hourly, a heartbeat every six hours."""
 

@@ -19,7 +19,7 @@ from stook.shards.geometry import Policy
 from stook.sim import adversaries, liars
 from stook.sim.adversary import Casting
 from stook.sim.attacks.goods import put, unread
-from stook.sim.factories import PATIENT, WATCHFUL, agent_options
+from stook.sim.factories import PATIENT, RARELY, WATCHFUL, agent_options, farmer_settings
 from stook.sim.liars import ACQUAINTANCES, Ring
 from stook.sim.life import DAY_SECONDS, FIRST_MORTAL, Fates, Life
 from stook.sim.loop import run
@@ -87,6 +87,7 @@ async def _play(setting: Setting) -> dict[str, Any]:
         farmers=setting.farmers,
         seed=setting.seed,
         options=agent_options(Policy.parse(setting.code), audits=WATCHFUL),
+        settings=farmer_settings(chores=RARELY),
         limits=PATIENT,
         cast=cast,
         skews_ms=_skews(setting),

@@ -26,7 +26,7 @@ class Fates:
     """Away for two hours to `longest_absence_hours`, and back with everything."""
     longest_absence_hours: float = 120.0
     disk_losses: float = 0.0
-    """Comes back from a restart with an empty disk, and says so."""
+    """Comes back from a restart without half of its shards, and says so. (A farmer without any does not start.)"""
     departures: float = 0.0
     """Leaves without a word, for good, and a newcomer takes its place."""
     skew_ms: int = 0
@@ -96,8 +96,9 @@ class Life:
     async def _disk_loss(self, farmer: SimFarmer, dice: Dice) -> None:
         self.disk_losses += 1
         await farmer.die()
-        for shard in list(farmer.disk.scan()):
-            farmer.disk.erase(shard.root)
+        shards = list(farmer.disk.scan())
+        for at in dice.some(len(shards) // 2, len(shards)):
+            farmer.disk.erase(shards[at].root)
         await farmer.start(chores=True)
 
     async def _departure(self, farmer: SimFarmer, dice: Dice) -> None:
