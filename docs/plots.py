@@ -16,12 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stook.shards.geometry import Policy
+from stook.sim.attacks.catalogue import ATTACKS
+from stook.sim.churn import Setting as ChurnSetting
+from stook.sim.churn import churn, foretold
 from stook.sim.detection import Detected, Setting, detection
+from stook.sim.honesty import Setting as HonestySetting
+from stook.sim.honesty import honesty
 from stook.sim.svg import Axis, Curve, chart
 
 DOCS = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Figures = Mapping[str, Any]
+ATTACKS_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -102,12 +109,126 @@ def detection_image(figures: Figures) -> str:
     return chart(title, across, up, curves)
 
 
+# --- attacks ---------------------------------------------------------------------------------------------------------
+
+
+def attacks_measured() -> Figures:
+    """Every attack, with one seed."""
+    return {"reports": [attack.report(ATTACKS_SEED) for attack in ATTACKS.values()]}
+
+
+def attacks_table(figures: Figures) -> str:
+    """One row an attack."""
+    reports = figures["reports"]
+    rows = [
+        [
+            f"`{one['attack']}`",
+            one["paper"] or "–",
+            one["goal"],
+            one["bound"],
+            "caught" if one["caught"] else "**not caught**",
+            f"{one['gain']:.4g} {one['gain_unit']}",
+            str(one["honest_condemned"]),
+        ]
+        for one in reports
+    ]
+    header = ["attack", "paper", "its goal", "its bound", "result", "gain", "honest condemned"]
+    caught = sum(one["caught"] for one in reports)
+    return f"{caught} of {len(reports)} attacks caught, seed {reports[0]['seed']}.\n\n" + table(header, rows)
+
+
+def attacks_details(figures: Figures) -> str:
+    """What each run showed, and what stopped it."""
+    return "\n".join(
+        f"**`{one['attack']}`**{' (white paper ' + one['paper'] + ')' if one['paper'] else ''}. {one['detail']} "
+        f"*What stops it:* {one['stops']}. ({one['signatures']} signatures)\n"
+        for one in figures["reports"]
+    )
+
+
+# --- honesty ---------------------------------------------------------------------------------------------------------
+
+
+def honesty_table(figures: Figures) -> str:
+    """The network, and one row a liar."""
+    rows = [[one["liar"], one["as"] or "**not named**", f"{one['after_days']:.1f}"] for one in figures["liars"]]
+    one = figures
+    return (
+        f"{one['farmers']} farmers, {one['days']} virtual days, code {one['code']}, seed {one['seed']}, "
+        f"{one['signatures']} signatures: {one['restarts']:,} restarts, {one['absences']:,} absences, "
+        f"{one['disk_losses']} half-lost disks, {one['chunks_lost']:,} of {one['chunks']:,} chunks lost for good.\n\n"
+        f"**Honest farmers condemned: {one['honest_condemned']} of {one['honest']}.** Taken for gone: "
+        f"{one['honest_gone']}. Liars named: {one['liars_named']} of {len(one['liars'])}. Objects lost: "
+        f"{one['lost']} of {one['objects']}.\n\n" + table(["liar", "named as", "after days"], rows)
+    )
+
+
+# --- churn -----------------------------------------------------------------------------------------------------------
+
+
+def churn_measured() -> Figures:
+    """The setting of the issue, and one that others have published a figure for."""
+    return {
+        "runs": [
+            churn(ChurnSetting(seed=1)),
+            churn(ChurnSetting(seed=1, churn=0.08, code="30/46/60/80", objects=15)),
+        ]
+    }
+
+
+def churn_table(figures: Figures) -> str:
+    """One row a run."""
+    header = ["code", "farmers", "months", "leave a month", "departed", "objects lost", "fewest shards alive"]
+    header += ["repaired of stored, a month", "from rates alone", "living condemned", "signatures"]
+    rows = [
+        [
+            one["code"],
+            f"{one['farmers']}",
+            f"{one['months']}",
+            f"{one['churn']:.0%}",
+            f"{one['departed']}",
+            f"**{one['lost']}** of {one['objects']}",
+            f"{one['fewest_shards_alive']}",
+            f"**{one['repair_ratio']:.3f}**",
+            f"{one['repair_ratio_foretold']:.3f}",
+            f"{one['false_positives']}",
+            one["signatures"],
+        ]
+        for one in figures["runs"]
+    ]
+    return table(header, rows)
+
+
+def moved_ratio(policy: Policy, ratio: float) -> float:
+    """Bytes moved both ways for each byte of data and month, from shard bytes placed for each byte stored."""
+    placed = policy.n - policy.r + 1
+    return ratio * policy.n / policy.k * (placed + policy.k) / placed
+
+
+def published_table(figures: Figures) -> str:
+    """Our figures in the terms of others, beside theirs."""
+    rows = []
+    for one in figures["runs"]:
+        policy = Policy.parse(one["code"])
+        name = f"Stook {one['code']}, {one['churn']:.0%} leave a month"
+        rows.append([name, f"{moved_ratio(policy, one['repair_ratio']):.2f}", "measured here"])
+        rows.append([name, f"{one['moved_ratio_foretold']:.2f}", "from rates alone"])
+    rows.append(["Storj v3, 30/80, repair at 45, mean life 12 months", "0.31", "its white paper"])
+    rows.append(["the same, mean life 1 month", "3 to 9", "its white paper"])
+    foretold_30 = foretold(Policy.parse("30/46/60/80"), 1 / 12)[1]
+    rows.append(["30/46/60/80, mean life 12 months", f"{foretold_30:.2f}", "our formula"])
+    return table(["who", "bytes moved for each byte of data, a month", "source"], rows)
+
+
 PAGES: dict[str, Page] = {
     "detection": Page(
         measure=lambda: detection(Setting(seed=1)),
         blocks={"detection": detection_table},
         images={"detection.svg": detection_image},
     ),
+    "attacks": Page(attacks_measured, {"attacks": attacks_table, "details": attacks_details}, {}),
+    "honesty": Page(lambda: honesty(HonestySetting(seed=1)), {"honesty": honesty_table}, {}),
+    "churn": Page(churn_measured, {"churn": churn_table, "published": published_table}, {}),
 }
 
 

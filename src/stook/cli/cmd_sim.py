@@ -102,3 +102,75 @@ def attack_command(name: str, seed: int, as_json: bool) -> None:
             say(f"          {report['detail']}")
     if failed:
         sys.exit(NOT_SHOWN)
+
+
+@sim_command.command("honesty")
+@click.option("--farmers", default=300, show_default=True, help="How many farmers, liars included.")
+@click.option("--days", default=90, show_default=True, help="How many virtual days.")
+@click.option("--objects", default=80, show_default=True, help="Objects stored, a segment each.")
+@click.option("--code", default="10/30", show_default=True, help="K/N or K/R/O/N.")
+@seed_option
+@json_option
+def honesty_command(farmers: int, days: int, objects: int, code: str, seed: int, as_json: bool) -> None:
+    """Three months on a bad line with a cast of liars: nobody honest is condemned, every liar is named.
+
+    One message in twenty is lost; farmers restart, are away for up to five days, lose half of a disk; clocks are off by
+    up to a minute. The full size takes some minutes.
+    """
+    from stook.sim.honesty import Setting, honesty
+
+    try:
+        result = honesty(Setting(seed, farmers=farmers, days=days, objects=objects, code=code))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        emit(result)
+    else:
+        say(
+            f"{farmers} farmers, {days} days, {result['signatures']} signatures: {result['restarts']} restarts, "
+            f"{result['absences']} absences, {result['chunks_lost']:,} of {result['chunks']:,} chunks lost for good."
+        )
+        for liar in result["liars"]:
+            say(f"  {liar['liar']:<36}{liar['as'] or 'NOT NAMED':<32}{liar['after_days']:>6.1f} days")
+        say(
+            f"Honest farmers condemned: {result['honest_condemned']} of {result['honest']}; taken for gone: "
+            f"{result['honest_gone']}. Objects lost: {result['lost']} of {objects}."
+        )
+    if not result["ok"]:
+        sys.exit(NOT_SHOWN)
+
+
+@sim_command.command("churn")
+@click.option("--farmers", default=200, show_default=True, help="How many farmers; newcomers replace who leaves.")
+@click.option("--months", default=12, show_default=True, help="How many virtual months of 30 days.")
+@click.option("--churn", "share", default=0.1, show_default=True, help="Share of farmers that leaves in a month.")
+@click.option("--code", default="10/30", show_default=True, help="K/N or K/R/O/N.")
+@click.option("--objects", default=40, show_default=True, help="Objects stored, a segment each.")
+@seed_option
+@json_option
+def churn_command(farmers: int, months: int, share: float, code: str, objects: int, seed: int, as_json: bool) -> None:
+    """Months in which farmers leave without a word: what is lost, and what repair costs.
+
+    repair_ratio is shard bytes placed anew for each byte stored and month. Exit status 1 when an object was lost or a
+    living farmer condemned. The full size takes some minutes.
+    """
+    from stook.sim.churn import Setting, churn
+
+    try:
+        result = churn(Setting(seed, farmers=farmers, months=months, churn=share, code=code, objects=objects))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        emit(result)
+    else:
+        say(
+            f"{farmers} farmers, {months} months, {share:.0%} leave each month ({result['departed']} did), code "
+            f"{result['code']}, {result['signatures']} signatures."
+        )
+        say(f"  objects lost                  {result['lost']} of {objects}")
+        say(f"  fewest shards alive           {result['fewest_shards_alive']} of a segment")
+        say(f"  repaired, of what is stored   {result['repair_ratio']:.1%} a month")
+        say(f"  from rates alone              {result['repair_ratio_foretold']:.1%}")
+        say(f"  living farmers condemned      {result['false_positives']}")
+    if result["lost"] or result["false_positives"]:
+        sys.exit(NOT_SHOWN)

@@ -27,7 +27,6 @@ from stook.sim.network import CALM, LOSSY
 from stook.sim.signatures import Signatures
 from stook.sim.testnet import Testnet
 from stook.sim.watch import Opinion
-from stook.storage.renter_ports import OutcomeKind
 
 FATES = Fates(restarts=3.0, absences=1.0, longest_absence_hours=120.0, disk_losses=0.05)
 SKEW_MS = 60_000
@@ -110,12 +109,13 @@ async def _play(setting: Setting) -> dict[str, Any]:
                         out[number] = (days, opinion.word(number))
         net.network.path = CALM
         lost = await unread(net, objects)
-        blamed = await net.renter.blame(OutcomeKind.RETRIEVE)
+        await net.renter.agent.book.flush()
         opinion = Opinion.of(net)
+        worst = min(opinion.retrieval.get(farmer.number, 1.0) for farmer in net.honest)
         told = []
         for name, number in named.items():
             days, word = out.get(number, (0.0, ""))
-            if not word and number in blamed:
+            if not word and opinion.retrieval.get(number, 1.0) < worst:
                 days, word = float(setting.days), "gives nothing back"
             told.append({"liar": name, "named": bool(word), "as": word, "after_days": round(days, 2)})
         condemned = sorted({farmer.number for farmer in net.honest} & set(opinion.crimes))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stook.audits.containment import Silence
-from stook.audits.score import Crime
+from stook.audits.score import Crime, Trait
 from stook.ids import ContractId
 from stook.sim.loop import START_MS
 from stook.sim.testnet import Testnet
@@ -25,6 +25,8 @@ class Opinion:
     """After how many days of the simulation."""
     silences: Mapping[int, Silence]
     """Of those that are not clear."""
+    retrieval: Mapping[int, float]
+    """The retrieval score of everyone that anything is known of."""
 
     @classmethod
     def of(cls, net: Testnet) -> Opinion:
@@ -36,6 +38,7 @@ class Opinion:
             crimes={number: each.score.crime for number, each in guilty.items() if each.score.crime is not None},
             condemned_days={n: (each.score.condemned_ms - START_MS) / DAY_MS for n, each in guilty.items()},
             silences={n: each.silence.state for n, each in dossiers.items() if each.silence.state is not Silence.CLEAR},
+            retrieval={n: each.score.value(Trait.RETRIEVAL, net.renter.clock.now_ms()) for n, each in dossiers.items()},
         )
 
     def is_out(self, number: int) -> bool:
