@@ -11,8 +11,8 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ import msgspec
 import structlog
 
 from stook import config
+from stook.codec import encode
 from stook.config import FarmSettings, NodeSettings, RentSettings, Settings
 from stook.contracts.contract import Settlement
+from stook.contracts.verdict import Verdict
 from stook.errors import (
     BugError,
     ConfigError,
@@ -31,20 +33,24 @@ from stook.errors import (
     ReasonCode,
     RefusedError,
     UnreachableError,
+    UserError,
 )
 from stook.farmer.admission import FarmerTerms
 from stook.farmer.capacity import CapacityLimits
+from stook.farmer.evidence import find_round, receipt_file
 from stook.farmer.service import Farmer
 from stook.farmer.settings import ChoreIntervals, FarmerSettings, TransferLimits
 from stook.identity.contact import Address, AddressKind, ContactUri, sign_contact
-from stook.identity.keys import NodeKey, phrase_entropy
+from stook.identity.keys import NodeKey, node_id_of, phrase_entropy
 from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_secrets, save_secrets
 from stook.identity.pow import solve_puzzle
 from stook.ids import NetworkId, NodeId, PublicKey
 from stook.overlay.contact_book import BookLimits, ContactBook
 from stook.renter.agent import AgentOptions, LocalAgent
+from stook.renter.auditor import AuditRules
 from stook.renter.client import Client
 from stook.renter.planner import Spread
+from stook.renter.repairer import RepairSettings
 from stook.shards.erasure import Codec, load_codec
 from stook.shards.geometry import Policy
 from stook.storage import fsck
@@ -66,6 +72,8 @@ CATALOG_FILE = "catalog.db"
 UPLOADS_LOCK_FILE = "uploads.lock"
 STATUS_METHOD = "STATUS"
 """Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
+MAX_ROUNDS = 1_000_000
+MAX_LEAVE_MS = 3653 * 24 * 3_600_000
 OPERATOR_KEY = (1, 0)
 """Group and index of the node key that a farmer's own command line speaks with."""
 
@@ -289,6 +297,62 @@ async def farmer_status(home: Path, *, passphrase: str | None = None) -> dict[st
     return status
 
 
+@contextmanager
+def _farmer_records(home: Path) -> Iterator[SqliteContractStore]:
+    """The contract store of a farmer that runs or not. None is made: a new index has to be made from the shards."""
+    config.load_settings(home, "farm")
+    path = home / CONTRACTS_FILE
+    if not path.exists():
+        raise NotFoundError(f"the farmer in {home} has not run yet: start it with `stook farm run`")
+    with SqliteContractStore(path) as contracts:
+        yield contracts
+
+
+def set_leaving(home: Path, within_ms: int | None) -> int:
+    """Let the farmer in `home` leave within so long, or stay (None); the day. A running one sees it within a minute.
+
+    Raises `NotFoundError` when it never ran, `UserError` for more than ten years.
+    """
+    if within_ms is not None and within_ms > MAX_LEAVE_MS:
+        raise UserError("a farmer that stays for more than ten years does not leave yet")
+    by_ms = 0 if within_ms is None else SystemClock().now_ms() + within_ms
+    with _farmer_records(home) as contracts:
+        contracts.exits.set_leaving(by_ms)
+    return by_ms
+
+
+def audit_rounds(home: Path, limit: int) -> list[dict[str, Any]]:
+    """The newest rounds of audits that the farmer in `home` answered, newest first. Raises `NotFoundError`."""
+    with _farmer_records(home) as contracts:
+        rounds = contracts.audits.rounds(limit)
+    return [
+        {
+            "round": one.digest.hex(),
+            "renter": node_id_of(one.renter_key).hex(),
+            "auditor": node_id_of(one.auditor_key).hex(),
+            "asked_ms": one.asked_ms,
+            "units": one.leaves,
+            "pages_signed": one.pages,
+            "units_billed": one.billed_units,
+            "verdicts": None
+            if one.counts is None
+            else {verdict.name.lower(): count for verdict, count in zip(Verdict, one.counts, strict=True)},
+            "proved_bytes": one.proved_bytes,
+        }
+        for one in rounds
+    ]
+
+
+def audit_evidence(home: Path, name: str) -> tuple[bytes, bytes]:
+    """Digest and receipt file of the round whose digest begins with the hex digits `name`.
+
+    Raises `NotFoundError` when there is none, `UserError` when there are several.
+    """
+    with _farmer_records(home) as contracts, FileShardStore(home, read_only=True) as shards:
+        found = find_round(contracts.audits.rounds(MAX_ROUNDS), name)
+        return found.digest, encode(receipt_file(contracts, shards, found.digest))
+
+
 def _set_aside_if_damaged(path: Path) -> None:
     """A sound index knows things the shard files do not (reservations, spending), so only a damaged one goes."""
     try:
@@ -358,6 +422,10 @@ def _agent_options(rent: RentSettings) -> AgentOptions:
         contract_duration_ms=config.parse_duration_ms(rent.contract_duration),
         max_storage_price_per_gib_hour=rent.max_storage_price_per_gib_hour,
         max_download_price_per_gib=rent.max_download_price_per_gib,
+        audits=AuditRules(
+            bytes_per_day=config.parse_size(rent.audit_bytes_per_day), requests_per_day=rent.audits_per_day
+        ),
+        repair=RepairSettings(bytes_per_day=config.parse_size(rent.repair_bytes_per_day), copies=rent.copies),
     )
 
 
@@ -448,12 +516,16 @@ def load_agent_keys(home: Path, passphrase: str | None) -> tuple[NodeKey, bytes]
 
 
 @asynccontextmanager
-async def open_agent(home: Path, *, passphrase: str | None = None) -> AsyncIterator[LocalAgent]:
-    """The half without content keys, until the block ends. The home may hold an exported credential alone."""
+async def open_agent(home: Path, *, passphrase: str | None = None, refresh: bool = True) -> AsyncIterator[LocalAgent]:
+    """The half without content keys, until the block ends. The home may hold an exported credential alone.
+
+    With `refresh` the farmers known are asked for news first.
+    """
     settings = config.load_settings(home, "rent")
     key, mask_root = load_agent_keys(home, passphrase)
     async with _agent_parts(home, settings, key, mask_root) as (agent, _endpoint, _offload, _codec):
-        await agent.refresh()
+        if refresh:
+            await agent.refresh()
         yield agent
 
 

@@ -99,6 +99,13 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     contract_duration: Text = "90 d"
     max_storage_price_per_gib_hour: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 2**63 - 1
     max_download_price_per_gib: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 2**63 - 1
+    audit_bytes_per_day: Text = "1 GiB"
+    """What audits may move at most, both ways."""
+    audits_per_day: Annotated[int, Meta(ge=1, le=10**9)] = 20_000
+    repair_bytes_per_day: Text = "256 GiB"
+    """What repair may move, reading and bringing together."""
+    copies: Annotated[int, Meta(ge=1, le=16)] = 1
+    """Masked copies of each shard that repair makes and keeps."""
     memory_budget: Text = "160 MiB"
     upload_limit: Text = "0"
     download_limit: Text = "0"
@@ -177,6 +184,9 @@ def _check_quantities(path: Path, settings: Settings) -> None:
     try:
         for size in (farm.capacity, farm.min_free_disk, farm.max_reserved_per_renter, rent.memory_budget):
             parse_size(size)
+        for size in (rent.audit_bytes_per_day, rent.repair_bytes_per_day):
+            if parse_size(size) >= 2**63:
+                raise ConfigError(f"{size!r} a day is more than can be counted")
         for rate in (farm.upload_limit, farm.download_limit, rent.upload_limit, rent.download_limit):
             parse_size(rate)
         for duration in (farm.min_duration, farm.max_duration, farm.scrub_interval, rent.contract_duration):

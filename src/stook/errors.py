@@ -75,6 +75,7 @@ class ReasonCode(enum.IntEnum):
     RESERVED_TOO_MUCH = 401
     SHARD_SIZE_UNSUPPORTED = 402
     DISK_LOW = 403
+    LEAVING = 404
 
     BUSY = 500
     HASH_MISMATCH = 501
@@ -86,6 +87,7 @@ class ReasonCode(enum.IntEnum):
     SHARD_LOST = 601
     ALREADY_STORED = 602
     NOT_STORED_YET = 603
+    NOT_LEAVING = 604
 
     SHUTTING_DOWN = 900
     INTERNAL = 901

@@ -13,6 +13,7 @@ from stook.codec import Record
 from stook.contracts import announcement, contract, grant, messages, negotiation, receipt, renewal, topics
 from stook.contracts.lifecycle import STEPS, ContractState, Event
 from stook.contracts.messages import Method
+from stook.contracts.move import MoveMethod
 from stook.errors import ReasonCode
 from stook.wire.endpoint import PING, PROBE
 
@@ -92,7 +93,14 @@ def test_every_code_named_exists(page: str) -> None:
         "FIRST",
         "UTC",
     }
-    words = set(re.findall(r"\b[A-Z][A-Z_]{2,}\b", text)) - states - others - set(Method) - set(AuditMethod)
+    words = (
+        set(re.findall(r"\b[A-Z][A-Z_]{2,}\b", text))
+        - states
+        - others
+        - set(Method)
+        - set(AuditMethod)
+        - set(MoveMethod)
+    )
     assert words <= set(ReasonCode.__members__)
 
 

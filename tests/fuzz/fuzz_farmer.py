@@ -69,6 +69,7 @@ from stook.contracts.messages import (
     Retrieve,
     RetrieveReady,
 )
+from stook.contracts.move import Move, MoveMethod, MoveOrder, MoveReply
 from stook.contracts.negotiation import DAY_MS, HOUR_MS, countersign, sign_offer
 from stook.contracts.receipt import SignedStorageReceipt
 from stook.errors import StookError
@@ -76,6 +77,7 @@ from stook.farmer.admission import FarmerTerms
 from stook.farmer.audit_desk import AuditDesk
 from stook.farmer.handlers import ContractDesk, NoticeDesk
 from stook.farmer.herald import Herald
+from stook.farmer.mover import Mover
 from stook.farmer.refusals import refusal_of
 from stook.farmer.settings import TransferLimits
 from stook.farmer.transfers import TransferDesk
@@ -93,8 +95,14 @@ FARM = settings(
     terms=FarmerTerms(max_unfilled_bytes_per_renter=7 * UNIT_BYTES),
     transfers=TransferLimits(block_bytes=UNIT_BYTES),
 )
-Asked = Method | AuditMethod
-ASKED: tuple[Asked, ...] = (*Method, AuditMethod.AUDIT, AuditMethod.AUDIT_RECEIPT, AuditMethod.HEARTBEAT)
+Asked = Method | AuditMethod | MoveMethod
+ASKED: tuple[Asked, ...] = (
+    *Method,
+    AuditMethod.AUDIT,
+    AuditMethod.AUDIT_RECEIPT,
+    AuditMethod.HEARTBEAT,
+    MoveMethod.MOVE,
+)
 REPLIES: dict[Asked, tuple[type[Record], ...]] = {
     Method.ANNOUNCE: (Done,),
     Method.CONTACTS: (ContactsReply,),
@@ -108,6 +116,7 @@ REPLIES: dict[Asked, tuple[type[Record], ...]] = {
     AuditMethod.AUDIT: (AuditReply,),
     AuditMethod.AUDIT_RECEIPT: (Done,),
     AuditMethod.HEARTBEAT: (HeartbeatReply,),
+    MoveMethod.MOVE: (MoveReply,),
 }
 
 
@@ -146,7 +155,9 @@ class Farmyard:
             AuditMethod.AUDIT: audits.audit,
             AuditMethod.AUDIT_RECEIPT: audits.receipt,
             AuditMethod.HEARTBEAT: audits.heartbeat,
+            MoveMethod.MOVE: Mover(self.farm, StandingEndpoint(None), lambda: None).move,  # type: ignore[arg-type]
         }
+        self.farm.leaving.by_ms = tape.number(1)
         self.stored = self.sign(draft_for(root_of(STORED), len(STORED)))
         self.reserved = self.sign(draft_for(root_of(RESERVED), len(RESERVED)))
         publish(self.farm.shards, STORED, self.stored)
@@ -162,12 +173,12 @@ class Farmyard:
     def maybe_vary(self, value: Any) -> Any:
         return vary(value, self.tape) if self.tape.number(1) else value
 
-    def grant(self, contract: Contract, operation: Operation) -> SignedGrant:
+    def grant(self, contract: Contract, operation: Operation, grantee: NodeKey = RENTER) -> SignedGrant:
         """A grant with its fields changed and signed again."""
         good = issue_grant(
             contract.terms,
             RENTER,
-            grantee_key=RENTER.public_key,
+            grantee_key=grantee.public_key,
             operation=operation,
             expires_ms=self.clock.at_ms + HOUR_MS,
             serial=bytes([self.tape.number(3)]) * 16,
@@ -245,7 +256,16 @@ class Farmyard:
                 losses = self.farm.contracts.audits.unnoted(RENTER.public_key, b"", 9)
                 notes = [note_loss(loss, caller, now_ms).note for loss in losses]
                 return self.maybe_vary(Heartbeat(b"", tuple(notes)))
+            case MoveMethod.MOVE:
+                return Move((self.order(), self.maybe_vary(self.order()))[: 1 + tape.number(1)])
         raise AssertionError(method)
+
+    def order(self) -> MoveOrder:
+        """The stored shard, or another, to a second farmer, with fields changed."""
+        terms = structs.replace(self.stored.terms, farmer_key=OTHER.public_key)
+        new = countersign(terms, sign_offer(terms, OTHER), RENTER)
+        grant = self.grant(new, Operation.CONSIGN, FARMER)
+        return self.maybe_vary(MoveOrder(self.stored.contract_id, new, grant, contact_of(OTHER)))
 
     def raw(self) -> bytes:
         """The leaf list and units that follow a CONSIGN; right, wrong or cut short."""
@@ -310,7 +330,11 @@ class Farmyard:
         [bytes(length) for length in (0, 20, 60)]
         + [bytes((at * step + step) % 256 for at in range(150)) for step in (1, 3, 7, 11, 13, 29, 31, 77)]
     ),
-    covers=("stook.farmer.service.Farmer.start",),
+    covers=(
+        "stook.farmer.service.Farmer.start",
+        "stook.contracts.move.check_order",
+        "stook.farmer.readback.read_block",
+    ),
     memory=Memory(64, 8 << 20),
     weight=60,
 )

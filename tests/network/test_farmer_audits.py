@@ -20,7 +20,9 @@ from stook.contracts.contract import AuditStrategy, AuditTerms, Contract
 from stook.contracts.grant import Operation, attenuate
 from stook.contracts.lifecycle import ContractState
 from stook.contracts.loss import note_loss, verify_loss
+from stook.contracts.messages import Method
 from stook.contracts.negotiation import DAY_MS
+from stook.contracts.renewal import next_revision, sign_renewal
 from stook.contracts.verdict import Verdict
 from stook.errors import ReasonCode, RefusedError
 from stook.farmer.settings import AuditLimits
@@ -468,6 +470,22 @@ def test_a_retrieve_that_finds_damage_declares_it() -> None:
         scene.spoil(scene.first)
         await refused(scene.renter.fetch(scene.farm, scene.first), ReasonCode.SHARD_LOST)
         assert len((await scene.renter.heartbeat(scene.farm)).losses) == 1
+
+    at_a_farm(play)
+
+
+def test_a_shard_found_missing_by_any_request_is_declared() -> None:
+    async def play(scene: Round) -> None:
+        farm, renter = scene.farm, scene.renter
+        for contract in scene.contracts:
+            farm.shards.erase(contract.terms.shard_root)
+        first, second, third = scene.contracts
+        await refused(renter.fetch(farm, first), ReasonCode.SHARD_LOST)
+        await refused(renter.consign(farm, second, shard_bytes(SIZE, 1)), ReasonCode.SHARD_LOST)
+        longer = sign_renewal(next_revision(third, end_ms=third.terms.end_ms + DAY_MS), renter.key)
+        await refused(renter.call(farm, Method.RENEW, longer), ReasonCode.SHARD_LOST)
+        told = {loss.loss.contract_id for loss in (await renter.heartbeat(farm)).losses}
+        assert told == {contract.contract_id for contract in scene.contracts}
 
     at_a_farm(play)
 

@@ -604,7 +604,7 @@ def test_the_slowest_are_cut_off_and_cancelled():
             await net.renter.client.settle()
             for _ in range(3):
                 await asyncio.sleep(600)
-                await net.step_chores("fill", "cancel")
+                await net.step_chores("repair", "cancel")
             status = await net.renter.agent.status()
             assert status.shards_to_cancel == 0
             assert net.stored_bytes() == status.stored_bytes
@@ -626,7 +626,7 @@ def test_too_few_farmers_is_a_sentence_and_leaves_nothing_behind():
             await asyncio.sleep(8 * 86_400)
             await net.renter.client.collect_garbage()
             for _ in range(2):
-                await net.step_chores("fill", "cancel", "reaper")
+                await net.step_chores("repair", "cancel", "reaper")
             assert net.stored_bytes() == 0
             assert (await net.renter.agent.status()).segments == 0
         async with Testnet(farmers=0, seed=1) as net:

@@ -83,7 +83,7 @@ def test_a_farmer_that_restarts_in_the_middle_is_no_worse_for_it():
             await asyncio.sleep(1)
             await net.restart(2)
             await upload
-            await net.step_chores("fill", "refresh")
+            await net.step_chores("repair", "refresh")
             await net.renter.client.settle()
             await assert_all_there(net, objects)
 
@@ -203,7 +203,7 @@ def test_a_renter_that_crashes_at_any_moment_loses_nothing_it_said_it_had_and_pa
             await net.renter.client.remove(BUCKET, ["risky"])
             await net.renter.client.collect_garbage()
             for _ in range(2):
-                await net.step_chores("fill", "cancel", "reaper")
+                await net.step_chores("repair", "cancel", "reaper")
             status = await net.renter.agent.status()
             assert status.shards_to_cancel == 0
             assert net.stored_bytes() == status.stored_bytes

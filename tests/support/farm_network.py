@@ -40,6 +40,7 @@ from stook.contracts.messages import (
     Retrieve,
     RetrieveReady,
 )
+from stook.contracts.move import Move, MoveAnswer, MoveMethod, MoveOrder, MoveReply
 from stook.contracts.negotiation import DAY_MS, HOUR_MS, countersign
 from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
 from stook.farmer.service import Farmer
@@ -156,7 +157,7 @@ class Caller:
         parties = {"renter_key": self.key.public_key, "farmer_key": farm.key.public_key}
         return draft_for(root_of(data), len(data), **(parties | times | changes))
 
-    async def call(self, farm: Farm, method: Method | AuditMethod, request: Any) -> bytes:
+    async def call(self, farm: Farm, method: str, request: Any) -> bytes:
         return await self.endpoint.call(farm.peer, method, encode(request), deadline_seconds=DEADLINE)
 
     async def claim(self, farm: Farm, *drafts: Terms) -> ClaimReply:
@@ -278,6 +279,18 @@ class Caller:
 
     async def heartbeat(self, farm: Farm, *notes: SignedLossNote, after: bytes = b"") -> HeartbeatReply:
         return decode(HeartbeatReply, await self.call(farm, AuditMethod.HEARTBEAT, Heartbeat(after, notes)))
+
+    # --- moves
+
+    def order(self, old: Contract, new: Contract, to: Farm, *, by: Farm, **grant: Any) -> MoveOrder:
+        """To bring the shard of `old`, which `by` holds, to `to`."""
+        choices = {"grantee_key": by.key.public_key, "expires_ms": self.clock.now_ms() + DAY_MS} | grant
+        allowed = self.grant(new, choices.pop("operation", Operation.CONSIGN), **choices)
+        assert to.endpoint.contact is not None
+        return MoveOrder(old.contract_id, new, allowed, to.endpoint.contact)
+
+    async def move(self, farm: Farm, *orders: MoveOrder) -> tuple[MoveAnswer, ...]:
+        return decode(MoveReply, await self.call(farm, MoveMethod.MOVE, Move(orders))).answers
 
     async def listed(self, farm: Farm, after: bytes = b"", limit: int = 256) -> ContractPage:
         return decode(ContractPage, await self.call(farm, Method.LIST_CONTRACTS, ListContracts(after, limit)))

@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from stook.audits.containment import Containment, Silence
+from stook.audits.score import Audited, Beat, Entry, Heartbeat, explain
 from stook.cli.cmd_buckets import bucket_name
 from stook.cli.cmd_cat import parse_range
+from stook.cli.cmd_farmers import _print_facts, facts_as_dictionary
 from stook.cli.cmd_init import words_in_columns
 from stook.cli.cmd_put import fullness
 from stook.cli.cmd_stat import health, health_of
@@ -17,10 +20,15 @@ from stook.cli.output import human_duration, human_rate, human_size, plural
 from stook.cli.placing import WORDS, words
 from stook.cli.remote import RemoteName
 from stook.cli.renting import Settled
+from stook.contracts.verdict import Verdict
 from stook.errors import UserError
+from stook.ids import NodeId
+from stook.renter.agent import FarmerFacts
 from stook.renter.client import SegmentStat
 from stook.renter.planner import Reason
 from stook.shards.geometry import Policy
+from stook.storage.agent_audit_ports import Dossier
+from stook.storage.renter_ports import PlacementState
 
 
 @pytest.mark.parametrize(
@@ -173,3 +181,23 @@ def test_numbers_for_people() -> None:
     ]
     assert human_rate(12_345_678) == "12.3 MB/s"
     assert (plural(1, "shard"), plural(1200, "shard")) == ("1 shard", "1,200 shards")
+
+
+def test_a_farmers_page_tells_what_moved_its_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 1_700_000_000_000
+    history = [Entry(now - 9_000, Heartbeat(Beat.ANSWERED)), Entry(now - 8_000, Audited(Verdict.PASSED))]
+    history += [Entry(now - 7_000, Audited(Verdict.PASSED)), Entry(now - 6_000, Audited(Verdict.FAILED))]
+    explanation = explain(history)
+    silence = Containment(Silence.CONDEMNED, since_ms=now - 6_000)
+    dossier = Dossier(NodeId(b"\xab" * 20), explanation.score, silence=silence)
+    facts = FarmerFacts(dossier, explanation, {PlacementState.LOST: 2}, 0, 0, 1, ())
+    _print_facts(facts, now)
+    told = capsys.readouterr().out
+    assert told.startswith("ab" * 20)
+    assert "condemned since 2023-11-14 22:13: false proof" in told
+    assert "shards: 2 lost" in told
+    assert "audit passed, 2 times since" in told
+    assert "audit answered with a false proof: condemned" in told
+    row = facts_as_dictionary(facts, now)
+    assert (row["crime"], row["silence"]["state"], row["shards"]) == ("false proof", "condemned", {"lost": 2})
+    assert [move["times"] for move in row["movements"] if move["score"] == "audit"] == [2, 1]

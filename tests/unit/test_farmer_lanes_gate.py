@@ -7,8 +7,8 @@ import pytest
 from stook.errors import ReasonCode, RefusedError
 from stook.farmer.gate import ShardGate
 from stook.farmer.lanes import Lanes
+from stook.farmer.readback import Block, blocks_of
 from stook.farmer.settings import TransferLimits
-from stook.farmer.transfers import Block, blocks_of
 from stook.ids import ShardRoot
 
 ROOT = ShardRoot(bytes(32))

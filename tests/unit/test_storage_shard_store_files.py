@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stook.errors import ConflictError, CorruptionError, EnvironmentFault, MisbehaviourError
+from stook.errors import BugError, ConflictError, CorruptionError, EnvironmentFault, MisbehaviourError
 from stook.merkle import UNIT_BYTES
 from stook.storage import shard_store, shard_writer
 from stook.storage.shard_file import LOG_LIMIT_BYTES, Layout, pack_header, read_log
@@ -539,3 +539,34 @@ def test_writers_are_bounded(tmp_path):
             store.open_writer(shards[2].root, shards[2].size, shards[2].leaves)
         writers[0].close(keep=False)
         store.open_writer(shards[2].root, shards[2].size, shards[2].leaves).close(keep=False)
+
+
+def test_a_disk_that_was_taken_away_is_a_fault_and_no_missing_shard(tmp_path):
+    shard = sample()
+    with FileShardStore(tmp_path / "store") as store:
+        store_shard(store, shard)
+        (tmp_path / "store").rename(tmp_path / "elsewhere")
+        for again in (False, True):
+            for ask in (lambda: store.read_leaves(shard.root), lambda: store.find(shard.root)):
+                with pytest.raises(EnvironmentFault, match="mounted"):
+                    ask()
+            if not again:
+                (tmp_path / "store" / "shards").mkdir(parents=True)
+                (tmp_path / "store" / "lock").touch()  # an empty place where the disk was mounted
+        shutil.rmtree(tmp_path / "store")
+        (tmp_path / "elsewhere").rename(tmp_path / "store")
+        assert store.read_leaves(shard.root) == shard.leaves
+
+
+def test_a_store_opened_to_read_stands_beside_the_other_and_changes_nothing(tmp_path):
+    shard = sample()
+    with FileShardStore(tmp_path) as store, FileShardStore(tmp_path, read_only=True) as beside:
+        store_shard(store, shard)
+        assert beside.read_leaves(shard.root) == shard.leaves
+        with pytest.raises(BugError):
+            beside.erase(shard.root)
+        with pytest.raises(BugError):
+            beside.open_writer(shard.root, shard.size, shard.leaves)
+    with FileShardStore(tmp_path / "nothing", read_only=True) as empty:
+        assert empty.find(shard.root) is None
+    assert not (tmp_path / "nothing").exists()

@@ -273,10 +273,11 @@ def pages_of(challenge: Challenge) -> tuple[range, ...]:
     """The asks of each page of the answer, as positions in `challenge.asks`. At most `MAX_PAGES`, none empty."""
     pages, begin, weight = [], 0, 0
     for at, ask in enumerate(challenge.asks):
-        if weight + ask.weight > MAX_PAGE_WEIGHT:
+        more = len(ask.units) or 1  # its weight, without the call: a farmer comes by here for every page
+        if weight + more > MAX_PAGE_WEIGHT:
             pages.append(range(begin, at))
             begin, weight = at, 0
-        weight += ask.weight
+        weight += more
     return (*pages, range(begin, len(challenge.asks)))
 
 

@@ -407,9 +407,12 @@ def words(event: Event) -> str:
             return "transfer"
 
 
-def explain(history: Iterable[Entry]) -> Explanation:
-    """What moved which score, when, and by how much, from a history in order of time. For `stook farmers show`."""
-    score = NEWCOMER
+def explain(history: Iterable[Entry], base: FarmerScore = NEWCOMER) -> Explanation:
+    """What moved which score, when, and by how much, from a history in order of time. For `stook farmers show`.
+
+    `base` is the score before the first event, where older ones are not kept.
+    """
+    score = base
     movements: list[Movement] = []
     last: dict[Trait, int] = {}
     for entry in history:

@@ -130,15 +130,20 @@ def read_json(kind: type[F], path: Path) -> F:
 
 
 def write_json(value: _Json, path: Path, *, private: bool = False, replace: bool = False) -> None:
+    """`write_file`, as text that people can read."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    write_file(text, path, private=private, replace=replace)
+
+
+def write_file(data: bytes, path: Path, *, private: bool = False, replace: bool = False) -> None:
     """Write a whole file or none, synced; mode 0600 when `private`. Raises `UserError` when it is there already."""
     if path.exists() and not replace:
         raise UserError(f"{path} exists already: remove it, or write to another file")
     fresh = path.with_name(f".{path.name}.new")
-    text = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
     with faults(f"cannot write {path}"):
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o644)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text)
+            file.write(data)
             file.flush()
             os.fsync(descriptor)
         os.replace(fresh, path)

@@ -47,22 +47,27 @@ def only_agent(home: Path) -> Iterator[None]:
 def agent_command() -> None:
     """Keep stored data whole, from a machine that is always on.
 
-    The agent has contracts and mask keys: it finds farmers, makes shards that are missing, renews contracts and has
-    erased what was removed. It has no content key and no names, so it reads nothing.
+    The agent has contracts and mask keys: it finds farmers, audits them, makes shards that are missing, renews
+    contracts and has erased what was removed. It has no content key and no names, so it reads nothing.
     """
 
 
 async def one_round(agent: LocalAgent, *, now: bool) -> dict[str, int]:
     """Everything that is due, once; what came of it."""
     caretaker = agent.caretaker
+    audits = await agent.auditor.audit_due()
     erased = await caretaker.cancel_due()
-    filled = await (caretaker.fill_all() if now else caretaker.fill_due())
+    repaired = await (agent.repairer.repair_all() if now else agent.repairer.repair_due())
     renewed = await caretaker.renew_due()
-    await caretaker.tidy()
+    await agent.tidy()
     status = await agent.status()
     return {
         "farmers": status.farmers_known,
-        "segments_filled": filled,
+        "audits_passed": audits.passed,
+        "audits_failed": audits.failed,
+        "audits_silent": audits.silent + audits.unreached,
+        "segments_repaired": repaired.repaired,
+        "segments_postponed": repaired.postponed,
         "contracts_renewed": renewed,
         "shards_erased": erased,
         "segments_below_n": status.segments_below_n,
@@ -76,7 +81,9 @@ def _tell(done: dict[str, int], *, as_json: bool) -> None:
         emit({"event": "round"} | done)
         return
     say(
-        f"{plural(done['farmers'], 'farmer')} known; {plural(done['segments_filled'], 'segment')} filled, "
+        f"{plural(done['farmers'], 'farmer')} known, {plural(done['audits_passed'], 'audit')} passed, "
+        f"{done['audits_failed']:,} failed, {done['audits_silent']:,} silent; "
+        f"{plural(done['segments_repaired'], 'segment')} repaired, "
         f"{plural(done['contracts_renewed'], 'contract')} renewed, {plural(done['shards_erased'], 'shard')} erased."
     )
     if done["segments_below_n"] or done["shards_to_cancel"]:
@@ -108,10 +115,11 @@ async def _run_chores(agent: LocalAgent) -> None:
 def run_command(home: Path, once: bool, now: bool, as_json: bool) -> None:
     """Look after everything stored, until interrupted.
 
-    One round at once: farmers are asked for news; shards given up are erased; segments with fewer than n shards are
-    filled, the ones nearest to loss first; contracts that end within two weeks are renewed. Then each of these again
-    and again: erasing every 30 seconds, filling every minute, news every five, renewing every hour. Commands may be
-    used in the same home meanwhile; a second agent is refused.
+    One round at once: farmers are asked for news, and for proof of what they hold, as far as that is due; shards given
+    up are erased; segments below r proved shards are repaired up to n, the ones nearest to loss first, and new ones
+    filled; contracts that end within two weeks are renewed. Then each of these again and again: erasing every 30
+    seconds, audits and repair every minute, news every five, renewing every hour. Commands may be used in the same home
+    meanwhile; a second agent is refused.
     """
     from stook.assembly import open_agent
 
@@ -119,6 +127,7 @@ def run_command(home: Path, once: bool, now: bool, as_json: bool) -> None:
 
     async def work() -> None:
         async with open_agent(home, passphrase=passphrase) as agent:
+            await agent.repairer.resume()
             _tell(await one_round(agent, now=now), as_json=as_json)
             if once:
                 return

@@ -19,6 +19,7 @@ from stook.cli.run import (
     until_stopped,
 )
 from stook.config import FarmSettings, NodeSettings, parse_duration_ms, parse_size
+from stook.errors import UserError
 
 
 @click.group("farm")
@@ -114,12 +115,86 @@ def status_command(home: Path, as_json: bool) -> None:
     say(f"  lost        {plural(status['contracts']['lost'], 'shard')}")
     say(f"  disk free   {human_size(status['free_disk_bytes'])}")
     say(f"  traffic     {human_size(status['bytes_in'])} in, {human_size(status['bytes_out'])} out")
+    audits = status["audits"]
+    say(f"  audits      {plural(audits['units_proved'], 'unit')} proved on {plural(audits['pages_served'], 'page')}")
+    say(f"  losses      {audits['losses_declared']} declared, {audits['losses_noted']} noted by their renters")
+    leave = status["exit"]
+    if leave["leaving_by_ms"]:
+        left = f"{plural(leave['contracts_left'], 'contract')} left"
+        moves = f"{leave['moves_done']} brought, {leave['moves_waiting']} to bring, {leave['moves_failed']} in vain"
+        done = "nothing is left: stop it when you like" if leave["finished"] else f"{left}; {moves}"
+        say(f"  leaving     by {human_time(leave['leaving_by_ms'])}: {done}")
     refusals = ", ".join(f"{name} {count}" for name, count in status["refusals"].items()) or "none"
     say(f"  refusals    {refusals}")
     scrub = status["last_scrub"]
     if scrub and scrub["finished_ms"]:
         checked = f"{plural(scrub['shards'], 'shard')}, {scrub['damaged']} damaged"
         say(f"  last scrub  {human_time(scrub['finished_ms'])}: {checked}")
+
+
+@farm_command.command("exit")
+@click.option("--within", default="30 d", show_default=True, help="How long it goes on serving at most.")
+@click.option("--cancel", is_flag=True, help="Stay after all.")
+@json_option
+@pass_home
+def exit_command(home: Path, within: str, cancel: bool, as_json: bool) -> None:
+    """Leave without loss: take nothing new, and bring every shard where its renter wants it.
+
+    Keep the farmer running until `stook farm status` says that nothing is left. Renters hear of it when they next ask,
+    which agents do every hour or so.
+    """
+    from stook.assembly import set_leaving
+
+    by_ms = set_leaving(home, None if cancel else parse_duration_ms(within))
+    if as_json:
+        emit({"ok": True, "leaving_by_ms": by_ms})
+    elif cancel:
+        say("The farmer stays. Shards that were given up meanwhile do not come back.")
+    else:
+        say(
+            f"The farmer leaves by {human_time(by_ms)}. Keep it running: `stook farm status` says when nothing is left."
+        )
+
+
+@farm_command.command("audits")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many, newest first.")
+@click.option("--export", "name", help="The round to write out, by its first hex digits.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write its receipt file.")
+@json_option
+@pass_home
+def audits_command(home: Path, limit: int, name: str | None, output: Path | None, as_json: bool) -> None:
+    """List the audits this farmer answered, or write one out as evidence.
+
+    What is written can be checked by anybody with `stook audit verify-receipt`. Answers are made again from the
+    shards; those of shards that are here no more are left out.
+    """
+    from stook.assembly import audit_evidence, audit_rounds
+    from stook.cli.audit_files import write_file
+
+    if (name is None) != (output is None):
+        raise UserError("--export and --output go together")
+    if name is not None and output is not None:
+        digest, data = audit_evidence(home, name)
+        write_file(data, output)
+        if as_json:
+            emit({"ok": True, "round": digest.hex(), "file": str(output), "bytes": len(data)})
+        else:
+            say(f"{output} has round {digest.hex()[:16]}, {human_size(len(data))}")
+        return
+    rounds = audit_rounds(home, limit)
+    if as_json:
+        for one in rounds:
+            emit(one)
+        return
+    if not rounds:
+        say("No audits yet.")
+    for one in rounds:
+        said = "no receipt"
+        if one["verdicts"] is not None:
+            said = ", ".join(f"{count} {verdict}" for verdict, count in one["verdicts"].items() if count)
+        billed = f", {one['units_billed']} billed" if one["units_billed"] else ""
+        units = f"{plural(one['units'], 'unit')}{billed}"
+        say(f"{one['round'][:16]}  {human_time(one['asked_ms'])}  renter {one['renter'][:16]}  {units}: {said}")
 
 
 @farm_command.command("fsck")

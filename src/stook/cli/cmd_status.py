@@ -84,6 +84,21 @@ async def gather(renter: Renter) -> dict[str, Any]:
         "shards_stored": agent.shards_stored,
         "shards_claimed": agent.shards_claimed,
         "shards_to_cancel": agent.shards_to_cancel,
+        "segments_proved": {
+            "whole": agent.proved_whole,
+            "below_n": agent.proved_below_n,
+            "below_r": agent.proved_below_r,
+            "below_k": agent.proved_below_k,
+        },
+        "repairs_waiting": agent.repairs_waiting,
+        "audits_last_day": {
+            "passed": agent.audits_passed,
+            "failed": agent.audits_failed,
+            "silent": agent.audits_silent,
+        },
+        "farmers_contained": agent.farmers_contained,
+        "farmers_gone": agent.farmers_gone,
+        "farmers_condemned": agent.farmers_condemned,
         "stored_bytes": agent.stored_bytes,
         "farmers_known": agent.farmers_known,
         "farmers_fresh": len(renter.agent.candidates()),
@@ -126,6 +141,7 @@ def _print(status: dict[str, Any]) -> None:
         f"  farmers    {status['farmers_known']:,} known, {status['farmers_fresh']:,} heard of within a day"
         + (f"; {status['farmers_used']:,} with shards of ours" if status["shards_stored"] else "")
     )
+    _print_audits(status)
     policy = status["policy"]
     if policy is None:
         say(f"  new data   cannot be stored: {status['why']}")
@@ -138,6 +154,23 @@ def _print(status: dict[str, Any]) -> None:
         say(f"             Just now there is no room for all of it: {status['shortage']}.")
 
 
+def _print_audits(status: dict[str, Any]) -> None:
+    proved, audits = status["segments_proved"], status["audits_last_day"]
+    if status["segments"]:
+        say(
+            f"  proved     {proved['whole']:,} segments whole, {proved['below_n']:,} below n, {proved['below_r']:,} "
+            f"below r, {proved['below_k']:,} below k; {status['repairs_waiting']:,} to repair"
+        )
+    say(f"  audits     {audits['passed']:,} passed, {audits['failed']:,} failed, {audits['silent']:,} silent in a day")
+    odd = [
+        f"{status[f'farmers_{state}']:,} {words}"
+        for state, words in (("contained", "silent"), ("gone", "gone"), ("condemned", "condemned"))
+        if status[f"farmers_{state}"]
+    ]
+    if odd:
+        say(f"             of the farmers {', '.join(odd)}: see `stook farmers`")
+
+
 @click.command("status")
 @json_option
 @pass_home
@@ -145,9 +178,10 @@ def status_command(home: Path, as_json: bool) -> None:
     """Show what is stored, and how safely.
 
     And how new data will be stored, the policy: any k shards of a segment bring it back; below r it is refilled first;
-    at o signed receipts an object exists; n shards are what it is filled up to. Counted are the shards whose farmers
-    signed for them. Farmers are asked for news, and whoever does not answer is passed over; nobody is asked to prove
-    anything yet.
+    at o signed receipts an object exists; n shards are what it is filled up to. Stored are the shards whose farmers
+    signed for them; proved are those that were signed for, or part of a passed audit, within four weeks, at farmers
+    that are not silent. Farmers are asked for news, and whoever does not answer is passed over; proof is asked for by
+    `stook agent run`.
     """
 
     async def work() -> None:

@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "status": "cmd_status",
     "farmers": "cmd_farmers",
     "agent": "cmd_agent",
+    "repair": "cmd_repair",
     "farm": "cmd_farm",
     "audit": "cmd_audit",
     "demo": "cmd_demo",

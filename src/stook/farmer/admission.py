@@ -96,6 +96,7 @@ class Situation:
     """Contracts held already under an id that a draft has."""
     taken_roots: AbstractSet[ShardRoot]
     """Shards over which a contract is in force already."""
+    leaving: bool = False
 
 
 def decide(draft: Terms, terms: FarmerTerms, situation: Situation) -> Decision:
@@ -106,6 +107,8 @@ def decide(draft: Terms, terms: FarmerTerms, situation: Situation) -> Decision:
             return _once_more(draft, held)
         check_draft(draft, announcement=situation.announcement, renter_key=situation.asker, now_ms=situation.now_ms)
         _check_renter(draft, terms)
+        if situation.leaving:
+            raise RefusedError(ReasonCode.LEAVING, "this farmer takes nothing new")
         _check_room(draft, terms, situation)
     except RefusedError as refusal:
         return Decline(draft, refusal.code, refusal.detail)

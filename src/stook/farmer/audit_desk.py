@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from stook.audits.challenge import (
     Ask,
@@ -28,11 +29,12 @@ from stook.contracts.grant import SignedGrant, spendings
 from stook.contracts.lifecycle import ContractState
 from stook.contracts.loss import SignedLoss
 from stook.contracts.messages import MAX_BATCH, Done
-from stook.errors import ReasonCode, RefusedError
+from stook.errors import EnvironmentFault, ReasonCode, RefusedError
 from stook.farmer.gate import ShardGate
 from stook.farmer.lanes import Lanes
 from stook.farmer.losses import declaration_of, declare_lost, keep_notes
 from stook.farmer.parts import Parts
+from stook.farmer.scrub import is_damaged
 from stook.farmer.settings import TransferLimits
 from stook.ids import ContractId, PublicKey, ShardRoot
 from stook.merkle import UNIT_BYTES
@@ -47,19 +49,26 @@ MAX_REMEMBERED_PAGES = 4096
 class StoreKeeper:
     """What `prove_ask` needs, over the farmer's stores. Only contracts that were admitted are answered for."""
 
-    def __init__(self, parts: Parts, admitted: Mapping[ContractId, Contract]) -> None:
-        self._parts = parts
-        self._contracts: ContractStore = parts.contracts
-        self._shards: ShardStore = parts.shards
+    def __init__(
+        self,
+        contracts: ContractStore,
+        shards: ShardStore,
+        admitted: Mapping[ContractId, Contract],
+        declaration: Callable[[HeldContract], SignedLoss],
+    ) -> None:
+        self._contracts = contracts
+        self._shards = shards
         self._admitted = admitted
+        self._declaration = declaration
 
     def standing(self, ask: Ask) -> AnswerKind | SignedLoss:
         """How the contract stands at this moment: it may have changed since the request was admitted."""
-        held = self._contracts.get(ask.contract_id) if ask.contract_id in self._admitted else None
-        if held is None or held.contract.terms.shard_root != ask.shard_root:
+        admitted = self._admitted.get(ask.contract_id)
+        held = None if admitted is None else self._contracts.get(ask.contract_id)
+        if admitted is None or held is None or held.contract.terms.renter_key != admitted.terms.renter_key:
             return AnswerKind.UNKNOWN
         if held.state is ContractState.LOST:
-            return declaration_of(self._parts, held)
+            return self._declaration(held)
         return AnswerKind.PROOF if held.state is ContractState.ACTIVE else AnswerKind.UNKNOWN
 
     def read_leaves(self, root: ShardRoot) -> bytes:
@@ -87,12 +96,12 @@ class _DamagedError(Exception):
 class _Admitted:
     """A page that this farmer works for."""
 
+    digest: bytes
+    """The challenge's."""
     asks: tuple[Ask, ...]
     held: Mapping[ContractId, HeldContract]
     """Contracts among them that are stored or lost here."""
     charges: tuple[Charge, ...]
-    again: bool
-    """The page was signed and counted before."""
 
     @property
     def contracts(self) -> dict[ContractId, Contract]:
@@ -107,7 +116,12 @@ class AuditDesk:
         self._parts = parts
         self._challenges = ShardGate()
         # The lanes' turns and bounds; their buffers are pages that nothing touches.
-        turns = TransferLimits(limits.max_pages, limits.max_waiting, UNIT_BYTES, retry_after_ms=limits.retry_after_ms)
+        turns = TransferLimits(
+            max_transfers=limits.max_pages,
+            max_waiting=limits.max_waiting,
+            block_bytes=UNIT_BYTES,
+            retry_after_ms=limits.retry_after_ms,
+        )
         self._lanes = Lanes(turns, "audits")
         self._again: OrderedDict[tuple[bytes, int], int] = OrderedDict()
 
@@ -117,16 +131,15 @@ class AuditDesk:
         """Prove one page of a challenge: read what was drawn, sign it, count it, and only then answer."""
         parts, request = self._parts, decode(Audit, payload)
         challenge = request.challenge.challenge
-        await parts.offload(lambda: self._admit(request, exchange.peer_key))
+        page = await parts.offload(lambda: self._admit(request, exchange.peer_key))
         seconds = max(0, challenge.answer_by_ms - parts.clock.now_ms()) / 1000
-        digest = challenge.digest
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._challenges.hold(digest, deadline_seconds=seconds + 1),
+                self._challenges.hold(page.digest, deadline_seconds=seconds + 1),
                 self._lanes.lane(exchange.peer_id),
             ):
-                answer = await self._answer(request, exchange.peer_key)
+                answer = await self._answer(request, page)
         except TimeoutError:
             raise RefusedError(ReasonCode.STALE, "the time to answer went by") from None
         await exchange.reply(encode(AuditReply(answer)))
@@ -152,29 +165,26 @@ class AuditDesk:
         }
         contracts = {contract_id: one.contract for contract_id, one in held.items()}
         check_access(challenge, request.page, contracts, request.grants, now_ms=now_ms)
-        again = bool(held) and parts.contracts.audits.has_page(challenge.digest, request.page)
-        charges = () if again else _charges(asks, held, request.grants)
-        return _Admitted(asks, held, charges, again)
+        return _Admitted(challenge.digest, asks, held, _charges(asks, held, request.grants))
 
-    async def _answer(self, request: Audit, caller: PublicKey) -> SignedAnswer:
-        parts, challenge = self._parts, request.challenge.challenge
-        # Once more: what was admitted may have been cancelled, lost or answered while this page waited for its turn.
-        page = await parts.offload(lambda: self._admit(request, caller))
-        if page.again:
-            self._count_again(challenge.digest, request.page)
-        elif page.charges and not await parts.offload(lambda: parts.contracts.spend_all(page.charges)):
-            raise RefusedError(ReasonCode.GRANT_EXHAUSTED, "more units than the grants' budgets have left")
+    async def _answer(self, request: Audit, page: _Admitted) -> SignedAnswer:
+        """Whatever changed while the page waited for its turn, the keeper looks at each contract again."""
+        parts = self._parts
+        charges = await parts.offload(lambda: self._charge(request.page, page))
+        if charges is None:
+            self._count_again(page.digest, request.page)
         try:
-            keeper = StoreKeeper(parts, page.contracts)
-            drawn = await parts.offload(lambda: [_prove(ask, keeper) for ask in page.asks])
+            keeper = StoreKeeper(parts.contracts, parts.shards, page.contracts, partial(declaration_of, parts))
+            drawn = await parts.offload(lambda: [prove_or_none(ask, keeper) for ask in page.asks])
             items = [
                 await self._confess(ask, keeper) if item is None else item
                 for ask, item in zip(page.asks, drawn, strict=True)
             ]
-            answer, billed = await parts.offload(lambda: self._sign(request, page, tuple(items)))
         except BaseException:
-            await parts.offload(lambda: self._refund(page.charges))
+            await parts.offload(lambda: self._refund(charges or ()))
             raise
+        # From here on nothing is given back: a caller that leaves at the right moment would have the page for nothing.
+        answer, billed = await parts.offload(lambda: self._sign(request, page, tuple(items)))
         parts.tally.audit_pages += 1
         parts.tally.units_proved += sum(len(item.units) for item in items)
         parts.tally.units_billed += billed
@@ -184,9 +194,11 @@ class AuditDesk:
         """A shard that did not prove itself: once more alone at its gate, then it is lost, durably, and says so."""
         parts = self._parts
         async with parts.gate.hold(ask.shard_root, deadline_seconds=CONFESS_DEADLINE_SECONDS):
-            item = await parts.offload(lambda: _prove(ask, keeper))
+            item = await parts.offload(lambda: prove_or_none(ask, keeper))
             if item is not None:
                 return item
+            if not await parts.offload(lambda: is_damaged(parts.shards, ask.shard_root)):
+                raise EnvironmentFault(f"shard {ask.shard_root.hex()} is sound and could not be read")
             held = await parts.offload(lambda: parts.contracts.get(ask.contract_id))
             if held is not None:
                 await declare_lost(parts, held, "it could not be proved")
@@ -214,6 +226,14 @@ class AuditDesk:
             keep_rounds=parts.settings.audits.keep_rounds_per_renter,
         )
         return answer, billed
+
+    def _charge(self, number: int, page: _Admitted) -> tuple[Charge, ...] | None:
+        """Charge the grants; what was charged, or None when this page was answered before: then it is free."""
+        if page.held and self._parts.contracts.audits.has_page(page.digest, number):
+            return None
+        if page.charges and not self._parts.contracts.spend_all(page.charges):
+            raise RefusedError(ReasonCode.GRANT_EXHAUSTED, "more units than the grants' budgets have left")
+        return page.charges
 
     def _refund(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
@@ -280,11 +300,11 @@ class AuditDesk:
         )
 
 
-def _prove(ask: Ask, keeper: StoreKeeper) -> Item | None:
+def prove_or_none(ask: Ask, keeper: StoreKeeper) -> Item | None:
     """The answer to one ask, or None when the shard has to be looked at again. Blocks."""
     try:
         return prove_ask(ask, keeper)
-    except _DamagedError:
+    except (_DamagedError, EnvironmentFault):  # the latter may be one bad sector, which is no other shard's affair
         return None
 
 

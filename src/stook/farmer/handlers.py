@@ -33,10 +33,11 @@ from stook.contracts.messages import (
 from stook.contracts.negotiation import sign_offer
 from stook.contracts.receipt import SignedEraseReceipt
 from stook.contracts.renewal import check_renewal
-from stook.errors import ReasonCode, RefusedError
+from stook.errors import CorruptionError, NotFoundError, ReasonCode, RefusedError
 from stook.farmer.admission import Accept, Decision, Situation, decide_batch
 from stook.farmer.capacity import CapacityView
 from stook.farmer.herald import Herald
+from stook.farmer.losses import declare_lost
 from stook.farmer.parts import Parts
 from stook.farmer.reaper import WIPE_DEADLINE_SECONDS, wipe
 from stook.ids import ContractId, PublicKey, ShardRoot, Signature
@@ -90,6 +91,7 @@ class ContractDesk:
             now_ms=parts.clock.now_ms(),
             held=held,
             taken_roots=frozenset(taken),
+            leaving=bool(parts.leaving.by_ms),
         )
         decisions = decide_batch(drafts, parts.settings.terms, situation)
         signatures = [
@@ -121,7 +123,13 @@ class ContractDesk:
         request = decode(Renew, payload)
         contract_id = request.terms.contract_id
         async with self._parts.gate.hold(request.terms.shard_root, deadline_seconds=RENEW_DEADLINE_SECONDS):
-            signature = await self._parts.offload(lambda: self._renew(contract_id, request, exchange.peer_key))
+            try:
+                signature = await self._parts.offload(lambda: self._renew(contract_id, request, exchange.peer_key))
+            except (NotFoundError, CorruptionError) as damage:
+                held = await self._parts.offload(lambda: self._parts.contracts.get(contract_id))
+                if held is not None:
+                    await declare_lost(self._parts, held, str(damage))
+                raise RefusedError(ReasonCode.SHARD_LOST, "the shard was lost here") from None
         await exchange.reply(encode(RenewReply(signature)))
 
     def _renew(self, contract_id: ContractId, request: Renew, caller: PublicKey) -> Signature:
@@ -135,6 +143,9 @@ class ContractDesk:
             raise RefusedError(ReasonCode.SHARD_LOST, "this shard was lost here")
         if held.state is not ContractState.ACTIVE:
             raise RefusedError(ReasonCode.NOT_STORED_YET, "only a stored shard's contract is renewed")
+        leaving_by_ms = parts.leaving.by_ms
+        if leaving_by_ms and request.terms.end_ms > max(leaving_by_ms, held.contract.terms.end_ms):
+            raise RefusedError(ReasonCode.LEAVING, f"this farmer leaves by {leaving_by_ms}")
         check_renewal(
             held.contract,
             request,

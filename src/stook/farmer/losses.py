@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from stook.audits.messages import AuditMethod, DeclareLoss, LossesNoted
 from stook.codec import decode, encode
-from stook.contracts.lifecycle import ContractState, Event, allows, apply
+from stook.contracts.lifecycle import OVER, ContractState, Event, allows, apply
 from stook.contracts.loss import NotedLoss, SignedLoss, SignedLossNote, declare_loss, is_noted
 from stook.contracts.messages import MAX_BATCH
 from stook.errors import PeerError, ReasonCode, RefusedError
@@ -39,6 +39,17 @@ async def declare_lost(parts: Parts, held: HeldContract, why: str) -> None:
         bytes=terms.shard_size_bytes,
         why=why,
     )
+
+
+async def confess(parts: Parts, held: HeldContract, why: str) -> RefusedError:
+    """Declare a shard lost that could not be read, unless its contract went meanwhile; the refusal to raise."""
+    deadline = parts.settings.transfers.transfer_deadline_seconds
+    async with parts.gate.hold(held.contract.terms.shard_root, deadline_seconds=deadline):
+        now = await parts.offload(lambda: parts.contracts.get(held.contract_id))
+        if now is None or now.state in OVER:
+            return RefusedError(ReasonCode.UNKNOWN_CONTRACT, "the contract was given up meanwhile")
+        await declare_lost(parts, now, why)
+    return RefusedError(ReasonCode.SHARD_LOST, "the shard is damaged here")
 
 
 def _write_down(parts: Parts, lost: HeldContract) -> None:

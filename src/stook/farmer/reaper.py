@@ -61,6 +61,7 @@ def wipe(parts: Parts, held: HeldContract, event: Event | None, now_ms: int) -> 
     if parts.contracts.by_root(terms.shard_root) is None:  # else the bytes are another contract's: a loss made good
         parts.shards.erase(terms.shard_root)
     parts.contracts.audits.close([held.contract_id])
+    parts.contracts.exits.close([held.contract_id])
     parts.contracts.remove([held.contract_id])
     return sign_erase_receipt(terms, parts.key, terms.shard_size_bytes, now_ms)
 

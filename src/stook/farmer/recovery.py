@@ -67,6 +67,7 @@ def recover(
         if contracts.by_root(root) is None:  # else the bytes are, or will be, another contract's
             shards.erase(root)
     contracts.audits.close(over)
+    contracts.exits.close(over)
     contracts.remove(over)
     swept = shards.sweep_partials(frozenset(found.expected))
     found.lost_ids.update(held.contract_id for held in found.gone)

@@ -13,6 +13,7 @@ from stook.chore import Chore
 from stook.clock import Clock, Offload
 from stook.contracts.announcement import SignedAnnouncement
 from stook.contracts.messages import Method
+from stook.contracts.move import MoveMethod
 from stook.errors import EnvironmentFault, ReasonCode, RefusedError
 from stook.farmer.audit_desk import AuditDesk
 from stook.farmer.gate import ShardGate
@@ -20,13 +21,14 @@ from stook.farmer.handlers import ContractDesk, NoticeDesk
 from stook.farmer.herald import Herald
 from stook.farmer.lanes import Lanes
 from stook.farmer.losses import Confessor, declare_missing
+from stook.farmer.mover import Mover
 from stook.farmer.parts import AnnouncementBook, Parts
 from stook.farmer.reaper import reap
 from stook.farmer.recovery import RecoveryReport, recover
 from stook.farmer.refusals import refusal_of
 from stook.farmer.scrub import Scrub
 from stook.farmer.settings import FarmerSettings
-from stook.farmer.status import AuditStatus, FarmerStatus, ScrubReport, Tally
+from stook.farmer.status import AuditStatus, ExitStatus, FarmerStatus, ScrubReport, Tally
 from stook.farmer.transfers import TransferDesk
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId
@@ -83,15 +85,17 @@ class Farmer:
         self._started_ms = 0
         self._announce_again_seconds = ANNOUNCE_AGAIN_SECONDS
         self._tasks: list[asyncio.Task[None]] = []
-        self._herald = Herald(self._parts, endpoint, seeds, lambda: self._accepting)
+        self._herald = Herald(self._parts, endpoint, seeds, lambda: self._accepting and not self._parts.leaving.by_ms)
         self._scrub = Scrub(self._parts)
         self._confessor = Confessor(self._parts, endpoint)
+        self._mover = Mover(self._parts, endpoint, lambda: self.chores["move"].trigger())
         intervals = settings.chores
         self.chores: Mapping[str, Chore] = {
             "reaper": Chore("reaper", intervals.reap_seconds, self.reap, self._chore_failed),
             "scrub": Chore("scrub", intervals.scrub_seconds, self._scrub.step, self._chore_failed),
             "announce": Chore("announce", intervals.announce_seconds, self.announce, self._chore_failed),
             "declare": Chore("declare", intervals.declare_seconds, self.declare_losses, self._chore_failed),
+            "move": Chore("move", intervals.move_seconds, self.move, self._chore_failed),
         }
         """By name, to pause and to step."""
 
@@ -116,6 +120,7 @@ class Farmer:
             erasures_finished=report.erasures_finished,
             swept_bytes=report.partial_bytes_swept,
         )
+        await self._mover.look()
         self._started_ms = parts.clock.now_ms()
         for method, handler in self._handlers().items():
             self._endpoint.handle(method, self._guarded(method, handler))
@@ -162,6 +167,7 @@ class Farmer:
             AuditMethod.AUDIT: audits.audit,
             AuditMethod.AUDIT_RECEIPT: audits.receipt,
             AuditMethod.HEARTBEAT: audits.heartbeat,
+            MoveMethod.MOVE: self._mover.move,
         }
 
     def _guarded(self, method: str, handler: Handler) -> Handler:
@@ -198,7 +204,8 @@ class Farmer:
     # --- chores ------------------------------------------------------------------------------------------------------
 
     async def reap(self) -> int:
-        """Give up what is due now; how many contracts went."""
+        """Give up what is due now, and see whether the operator wants us to leave; how many contracts went."""
+        await self._mover.look()
         return await reap(self._parts)
 
     async def announce(self) -> int:
@@ -215,6 +222,10 @@ class Farmer:
     async def declare_losses(self) -> int:
         """Call connected renters that have not noted their losses; how many losses were noted."""
         return await self._confessor.tell()
+
+    async def move(self) -> int:
+        """Carry out the orders of MOVE that are due; how many shards arrived."""
+        return await self._mover.step()
 
     async def scrub_everything(self) -> ScrubReport:
         """One whole round of the integrity scrub now."""
@@ -235,6 +246,8 @@ class Farmer:
         totals = await parts.offload(parts.contracts.totals)
         view = await parts.offload(self._herald.view)
         losses = await parts.offload(parts.contracts.audits.loss_counts)
+        moves = await parts.offload(parts.contracts.exits.move_counts)
+        left = totals.reserved_count + totals.stored_count + len(parts.lost)
         return FarmerStatus(
             node_id=parts.key.node_id.hex(),
             network=parts.network,
@@ -262,6 +275,15 @@ class Farmer:
                 receipts_kept=tally.receipts_kept,
                 losses_declared=losses.declared,
                 losses_noted=losses.noted,
+            ),
+            exit=ExitStatus(
+                leaving_by_ms=parts.leaving.by_ms,
+                contracts_left=left,
+                bytes_left=view.promised_bytes,
+                moves_waiting=moves.waiting,
+                moves_done=moves.done,
+                moves_failed=moves.failed,
+                finished=bool(parts.leaving.by_ms) and not left,
             ),
             requests=dict(tally.requests),
             refusals={code.name: count for code, count in sorted(tally.refusals.items())},

@@ -15,6 +15,8 @@ class TransferLimits:
     """How much a farmer moves at once. Each transfer holds two buffers of `block_bytes` while it runs."""
 
     max_transfers: int = 8
+    max_moves: int = 2
+    """Of them, shards that a leaving farmer brings to others."""
     max_waiting: int = 64
     """Transfers beyond `max_transfers` wait in line, at most so many; the next one is refused with BUSY."""
     block_bytes: int = 4 * MIB
@@ -56,7 +58,9 @@ class ChoreIntervals:
     scrub_round_seconds: float = 30 * 24 * 3600.0
     """One pass of the integrity scrub over every shard is spread over so long."""
     announce_seconds: float = 300.0
-    declare_seconds: float = 60.0
+    move_seconds: float = 300.0
+    """How often orders of MOVE that were tried in vain are looked at; new ones are at once."""
+    declare_seconds: float = 300.0
     """How often renters that are connected are told of losses they have not noted."""
 
 

@@ -54,6 +54,23 @@ class AuditStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How far a farmer that leaves has come."""
+
+    leaving_by_ms: int
+    """0 while it stays."""
+    contracts_left: int
+    """Stored, reserved or lost: what some renter has not given up yet."""
+    bytes_left: int
+    moves_waiting: int
+    moves_done: int
+    """Brought to another farmer, and not cancelled here yet."""
+    moves_failed: int
+    finished: bool
+    """It leaves, and nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
 class FarmerStatus:
     """A snapshot. Sizes are shard sizes in bytes; times are milliseconds since 1970 UTC."""
 
@@ -78,6 +95,7 @@ class FarmerStatus:
     shards_out: int
     reaped: int
     audits: AuditStatus
+    exit: ExitStatus
     requests: Mapping[str, int]
     refusals: Mapping[str, int]
     """Refusals since start by reason code name."""

@@ -7,11 +7,8 @@ loop; while one block is written the other fills. Nothing is copied in between, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn
 
 from stook.codec import decode, encode
 from stook.contracts.contract import MAX_CONTRACT_BYTES, Contract
@@ -31,30 +28,14 @@ from stook.errors import (
 )
 from stook.farmer.intake import LEAF_BYTES, Intake
 from stook.farmer.lanes import Lane
-from stook.farmer.losses import declare_lost
+from stook.farmer.losses import confess, declare_lost
 from stook.farmer.parts import Parts
+from stook.farmer.readback import DamagedError, blocks_of, read_block
 from stook.farmer.refusals import refusal_of
 from stook.ids import PublicKey, ShardRoot
-from stook.merkle import UNIT_BYTES, leaf_hash, unit_count
+from stook.merkle import UNIT_BYTES, unit_count
 from stook.storage.ports import HeldContract, StoredShard
 from stook.wire.endpoint import Exchange
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A run of whole units, moved in one piece."""
-
-    first_unit: int
-    size_bytes: int
-
-
-def blocks_of(first_unit: int, end_byte: int, block_bytes: int) -> Iterator[Block]:
-    """Cut the units from `first_unit` to `end_byte` into blocks."""
-    at = first_unit * UNIT_BYTES
-    while at < end_byte:
-        size = min(block_bytes, end_byte - at)
-        yield Block(at // UNIT_BYTES, size)
-        at += size
 
 
 class TransferDesk:
@@ -79,7 +60,7 @@ class TransferDesk:
             root, deadline_seconds=parts.settings.transfers.transfer_deadline_seconds, supersede=True
         )
         async with gate:
-            ready = await parts.offload(lambda: self._begin(request, exchange.peer_key))
+            ready = await self._begin_or_confess(request, exchange.peer_key)
             if ready.receipt is not None:
                 await exchange.reply(encode(ready))
                 return
@@ -115,6 +96,17 @@ class TransferDesk:
                 raise RefusedError(ReasonCode.BAD_TERMS, "these are not the terms that were reserved")
             if now_ms >= contract.terms.consign_by_ms:
                 raise RefusedError(ReasonCode.CONSIGN_TOO_LATE, "consign-by has passed")
+
+    async def _begin_or_confess(self, request: Consign, caller: PublicKey) -> ConsignReady:
+        """`_begin`; a stored shard that turns out gone is declared lost. Hold the shard's gate."""
+        parts = self._parts
+        try:
+            return await parts.offload(lambda: self._begin(request, caller))
+        except (NotFoundError, CorruptionError) as damage:
+            held = await parts.offload(lambda: parts.contracts.get(request.contract.contract_id))
+            if held is not None:
+                await declare_lost(parts, held, str(damage))
+            raise RefusedError(ReasonCode.SHARD_LOST, "the shard was lost here") from None
 
     def _begin(self, request: Consign, caller: PublicKey) -> ConsignReady:
         """Judge the request; then where to go on, or the receipt when the shard is here, even if not noted yet."""
@@ -235,8 +227,8 @@ class TransferDesk:
                 await self._send(exchange, request, held, begin, end, lane)
         except TimeoutError:
             raise RefusedError(ReasonCode.TOO_SLOW, f"not done in {seconds:g} s") from None
-        except (_DamagedError, CorruptionError, NotFoundError) as damage:
-            await self._confess(held, str(damage))
+        except (DamagedError, CorruptionError, NotFoundError) as damage:
+            raise await confess(parts, held, str(damage)) from None
 
     def _examine(self, request: Retrieve, caller: PublicKey) -> tuple[HeldContract, int, int]:
         parts, grant = self._parts, request.grant.grant
@@ -272,6 +264,7 @@ class TransferDesk:
         self, exchange: Exchange, request: Retrieve, held: HeldContract, begin: int, end: int, lane: Lane
     ) -> None:
         parts, root = self._parts, held.contract.terms.shard_root
+        check = parts.settings.transfers.verify_reads
         charged = spendings(request.grant)
         leaves = await parts.offload(lambda: self._open(root, charged, end - begin))
         sent = 0
@@ -280,7 +273,7 @@ class TransferDesk:
             await exchange.send(leaves)
             for block in blocks_of(begin // UNIT_BYTES, end, parts.settings.transfers.block_bytes):
                 piece = lane[0][: block.size_bytes]
-                await parts.offload(partial(self._read, held, block, leaves, piece))
+                await parts.offload(partial(read_block, parts.shards, root, block, leaves, piece, check=check))
                 await exchange.send(piece)
                 sent += block.size_bytes
                 parts.tally.bytes_out += block.size_bytes
@@ -307,40 +300,6 @@ class TransferDesk:
     def _refund(self, budgets: tuple[Spending, ...], size_bytes: int) -> None:
         for budget in budgets:
             self._parts.contracts.refund(budget.serial, size_bytes)
-
-    def _read(self, held: HeldContract, block: Block, leaves: bytes, into: memoryview) -> None:
-        """Read one block and check it. A block that fails is read once more: one bad read may be a cable."""
-        for attempt in (1, 2):
-            got = self._parts.shards.read_units(held.contract.terms.shard_root, block.first_unit, into)
-            if got == len(into) and self._matches(block, leaves, into):
-                return
-            if attempt == 2:
-                raise _DamagedError(f"units from {block.first_unit}: {got} of {len(into)} bytes, or another hash")
-
-    def _matches(self, block: Block, leaves: bytes, data: memoryview) -> bool:
-        if not self._parts.settings.transfers.verify_reads:
-            return True
-        at = block.first_unit * LEAF_BYTES
-        for offset in range(0, len(data), UNIT_BYTES):
-            if leaf_hash(data[offset : offset + UNIT_BYTES]) != leaves[at : at + LEAF_BYTES]:
-                return False
-            at += LEAF_BYTES
-        return True
-
-    async def _confess(self, held: HeldContract, why: str) -> NoReturn:
-        """Mark a shard lost, unless its contract went while we read; raises the refusal either way."""
-        parts = self._parts
-        root = held.contract.terms.shard_root
-        async with parts.gate.hold(root, deadline_seconds=parts.settings.transfers.transfer_deadline_seconds):
-            now = await parts.offload(lambda: parts.contracts.get(held.contract_id))
-            if now is None or now.state in OVER:
-                raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "the contract was given up meanwhile")
-            await declare_lost(parts, now, why)
-        raise RefusedError(ReasonCode.SHARD_LOST, "the shard is damaged here")
-
-
-class _DamagedError(Exception):
-    """Bytes on our disk are not what their leaves say, twice in a row."""
 
 
 def _carries(stored: StoredShard, contract: Contract) -> bool:

@@ -7,18 +7,21 @@ farmers); each loop is a `Chore` that assembly runs and tests step.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from weakref import WeakValueDictionary
 
+from stook.audits.containment import Silence
+from stook.audits.score import Explanation, explain
 from stook.chore import Chore
 from stook.clock import Clock, Entropy, Offload
 from stook.contracts.contract import Contract
 from stook.contracts.grant import Operation, SignedGrant, issue_grant
 from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
+from stook.contracts.verdict import Verdict
 from stook.errors import EnvironmentFault, MisbehaviourError, NotEnoughError, ReasonCode
 from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey, SegmentId
@@ -26,14 +29,17 @@ from stook.renter.auditor import Auditor, AuditRules
 from stook.renter.book import FarmerBook
 from stook.renter.caretaker import Caretaker, CareTiming
 from stook.renter.claims import ClaimDesk, ClaimTiming
-from stook.renter.drafts import HOUR_MS, DraftRules
+from stook.renter.drafts import DAY_MS, HOUR_MS, DraftRules
 from stook.renter.planner import Candidate, Spread, independent_domains
 from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, Placed, PlacementPolicy, Ticket
 from stook.renter.recovery import recover_placements
+from stook.renter.repair_plan import RULES
+from stook.renter.repairer import CLIENT, Repairer, RepairSettings
 from stook.renter.roster import Roster
 from stook.shards.erasure import Codec
 from stook.shards.geometry import Policy
 from stook.shards.mask import segment_mask_key
+from stook.storage.agent_audit_ports import Dossier, KeptReceipt
 from stook.storage.renter_ports import (
     AgentStore,
     Outcome,
@@ -45,6 +51,8 @@ from stook.storage.renter_ports import (
 from stook.wire.endpoint import Endpoint, Peer
 
 _REMEMBERED_CLAIMS = 65_536
+_MOST_SHOWN = 1_000_000
+_ROUNDS_SHOWN = 10
 _RETRIEVE_BUDGET_FACTOR = 4
 """A grant to fetch allows a few resumes and overlapping ranges of one shard."""
 
@@ -66,6 +74,23 @@ class AgentOptions:
     claims: ClaimTiming = field(default_factory=ClaimTiming)
     care: CareTiming = field(default_factory=CareTiming)
     audits: AuditRules = field(default_factory=AuditRules)
+    repair: RepairSettings = field(default_factory=RepairSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class FarmerFacts:
+    """What is kept about one farmer."""
+
+    dossier: Dossier
+    explanation: Explanation
+    placements: Mapping[PlacementState, int]
+    stored_bytes: int
+    unaudited: int
+    """Shards that were never part of a passed audit."""
+    losses: int
+    """Shards of contracts still kept that it declared lost."""
+    rounds: tuple[KeptReceipt, ...]
+    """The latest, newest first."""
 
 
 def _silent(name: str, error: Exception) -> None:
@@ -136,8 +161,18 @@ class LocalAgent:
             store=store,
             clock=clock,
             offload=offload,
-            codec=codec,
             timing=options.care,
+        )
+        self.repairer = Repairer(
+            agent=self,
+            endpoint=endpoint,
+            key=key,
+            book=self.book,
+            store=store,
+            clock=clock,
+            offload=offload,
+            codec=codec,
+            settings=options.repair,
             memory_budget_bytes=options.memory_budget_bytes,
         )
         self.auditor = Auditor(
@@ -157,7 +192,7 @@ class LocalAgent:
             Chore("refresh", care.refresh_seconds, self.refresh, on_error),
             Chore("cancel", care.cancel_seconds, self.caretaker.cancel_due, on_error),
             Chore("audit", options.audits.step_seconds, self.auditor.audit_due, on_error),
-            Chore("fill", care.fill_seconds, self.caretaker.fill_due, on_error),
+            Chore("repair", care.repair_seconds, self.repairer.repair_due, on_error),
             Chore("renew", care.renew_seconds, self.caretaker.renew_due, on_error),
             Chore("tidy", care.tidy_seconds, self.tidy, on_error),
         )
@@ -204,6 +239,25 @@ class LocalAgent:
     def candidates(self) -> list[Candidate]:
         """Everyone who announced itself lately, as placement sees them."""
         return self.book.candidates()
+
+    async def knows_of(self, farmer: NodeId) -> FarmerFacts:
+        """Everything kept about one farmer, and what moved its scores."""
+
+        def read() -> FarmerFacts:
+            dossier = self._store.dossier(farmer)
+            held = [each for each in self._store.totals() if each.farmer == farmer]
+            placements = self._store.placements_at(farmer, b"", _MOST_SHOWN)
+            return FarmerFacts(
+                dossier=dossier,
+                explanation=explain(self._store.history(farmer), dossier.base),
+                placements=Counter(each.state for each in placements),
+                stored_bytes=held[0].size_bytes if held else 0,
+                unaudited=held[0].new_shards if held else 0,
+                losses=len(self._store.noted_losses(each.contract_id for each in placements)),
+                rounds=tuple(self._store.receipts(farmer, _ROUNDS_SHOWN)),
+            )
+
+        return await self._offload(read)
 
     # --- placing -----------------------------------------------------------------------------------------------------
 
@@ -254,7 +308,7 @@ class LocalAgent:
             Placement(
                 segment_id=order.facts.segment_id,
                 index=won.index,
-                copy=0,
+                copy=order.copy,
                 root=won.contract.terms.shard_root,
                 farmer=won.farmer,
                 contract=won.contract,
@@ -272,7 +326,15 @@ class LocalAgent:
             Placed(
                 held=answer.held,
                 tickets=tuple(
-                    self._ticket(answer.order.facts.segment_id, index, 0, farmer, contract, grantee, Operation.CONSIGN)
+                    self._ticket(
+                        answer.order.facts.segment_id,
+                        index,
+                        answer.order.copy,
+                        farmer,
+                        contract,
+                        grantee,
+                        Operation.CONSIGN,
+                    )
                     for index, farmer, contract in answer.reused
                     + [(won.index, won.farmer, won.contract) for won in wins]
                 ),
@@ -362,32 +424,39 @@ class LocalAgent:
         for segment_id, fact in facts.items():
             best: dict[int, Placement] = {}
             for placement in placements.get(segment_id, ()):
-                if placement.state is PlacementState.STORED and placement.contract.terms.end_ms > now:
+                standing = placement.state is PlacementState.STORED and placement.contract.terms.end_ms > now
+                # A client knows the roots of copy 0 alone; other copies are for repair.
+                if standing and placement.copy == 0:
                     rival = best.get(placement.index)
                     if rival is None or self._rank(placement.farmer, now) > self._rank(rival.farmer, now):
                         best[placement.index] = placement
-            located[segment_id] = Located(
-                facts=fact,
-                mask_key=segment_mask_key(self._mask_root, segment_id),
-                tickets=tuple(
-                    self._ticket(
-                        segment_id,
-                        index,
-                        placement.copy,
-                        placement.farmer,
-                        placement.contract,
-                        grantee,
-                        Operation.RETRIEVE,
-                    )
-                    for index, placement in sorted(best.items())
-                ),
-                speeds={
-                    placement.farmer: speed
-                    for placement in best.values()
-                    if (speed := self._speed(placement.farmer, now)) != 0.0
-                },
-            )
+            located[segment_id] = self.fetchable(fact, [best[index] for index in sorted(best)], grantee)
         return located
+
+    def fetchable(self, facts: SegmentFacts, placements: Sequence[Placement], grantee: PublicKey) -> Located:
+        """See `repairer.Hand`."""
+        now = self._clock.now_ms()
+        return Located(
+            facts=facts,
+            mask_key=segment_mask_key(self._mask_root, facts.segment_id),
+            tickets=tuple(
+                self._ticket(
+                    facts.segment_id,
+                    placement.index,
+                    placement.copy,
+                    placement.farmer,
+                    placement.contract,
+                    grantee,
+                    Operation.RETRIEVE,
+                )
+                for placement in placements
+            ),
+            speeds={
+                placement.farmer: speed
+                for placement in placements
+                if (speed := self._speed(placement.farmer, now)) != 0.0
+            },
+        )
 
     def _rank(self, farmer: NodeId, now_ms: int) -> tuple[bool, float]:
         standing = self.book.standing(farmer)
@@ -419,12 +488,17 @@ class LocalAgent:
 
     async def settle(self) -> None:
         """See `ports.Agent.settle`."""
-        await self.caretaker.fill_all()
+        await self.repairer.repair_all(CLIENT)
         await self.caretaker.cancel_due()
 
     async def status(self) -> AgentStatus:
         """See `ports.Agent.status`."""
         counts = await self._offload(self._store.counts)
+        now, dossiers = self._clock.now_ms(), self.book.dossiers()
+        doubtful = {each.farmer for each in dossiers if each.silence.state is not Silence.CLEAR}
+        health = await self._offload(lambda: self._store.health(now - RULES.fresh_ms, doubtful))
+        rounds = await self._offload(lambda: self._store.rounds_since(now - DAY_MS))
+        states = Counter(each.silence.state for each in dossiers)
         return AgentStatus(
             segments=counts.segments,
             segments_below_n=counts.wanting,
@@ -436,6 +510,16 @@ class LocalAgent:
             stored_bytes=counts.stored_bytes,
             farmers_known=len(self.book),
             farmers_used=counts.farmers,
+            audits_passed=rounds.get(Verdict.PASSED, 0) + rounds.get(Verdict.LOST, 0),
+            audits_failed=rounds.get(Verdict.FAILED, 0) + rounds.get(Verdict.MALFORMED, 0),
+            audits_silent=rounds.get(Verdict.SILENT, 0),
+            proved_whole=health.whole,
+            proved_below_n=health.below_n,
+            proved_below_r=health.below_r,
+            proved_below_k=health.below_k,
+            farmers_contained=states[Silence.CONTAINED] + states[Silence.OFFLINE],
+            farmers_gone=states[Silence.GONE],
+            farmers_condemned=states[Silence.CONDEMNED],
         )
 
 
@@ -453,7 +537,11 @@ class _Answer:
     def of(cls, order: Order, placements: Sequence[Placement], now_ms: int) -> _Answer:
         """Sort the segment's placements into receipted ones, claims that still hold, and the rest."""
         wanted = set(order.indices)
-        stored = {placement.index for placement in placements if placement.state is PlacementState.STORED}
+        stored = {
+            placement.index
+            for placement in placements
+            if placement.state is PlacementState.STORED and placement.copy == order.copy and not order.again
+        }
         reused: dict[int, tuple[int, NodeId, Contract]] = {}
         holders: list[NodeId] = []
         for placement in placements:
@@ -462,11 +550,13 @@ class _Answer:
             )
             # What lapsed or was given up holds nothing: its farmers are free again, or a few interrupted uploads
             # would leave nobody to go on with.
-            if open_claim or placement.state in (PlacementState.STORED, PlacementState.LOST):
+            # Nor does what a farmer lost: it may be given that again.
+            if open_claim or placement.state is PlacementState.STORED:
                 holders.append(placement.farmer)
             if (
                 open_claim
                 and placement.index in wanted - stored
+                and placement.copy == order.copy
                 and placement.farmer not in order.excluding
                 and placement.root == order.facts.roots[placement.index]
             ):
@@ -476,6 +566,6 @@ class _Answer:
             order=order,
             held=frozenset(stored),
             reused=list(reused.values()),
-            remaining=Order(order.facts, remaining, order.excluding),
+            remaining=replace(order, indices=remaining),
             holders=holders,
         )

@@ -238,11 +238,14 @@ class Auditor:
             return
         heard = await self._beats(wanted)
         if not all(heard.values()):
-            await self._look_around()
-        if await self._is_our_line():
-            return
+            heard |= await self._look_around()
+        if not await self._is_our_line():
+            await self._count_misses([farmer for farmer, answered in heard.items() if not answered])
+
+    async def _count_misses(self, farmers: Sequence[NodeId]) -> None:
+        """They did not answer, and it was not our line."""
         now, outages = self._clock.now_ms(), await self._offload(self._store.outages)
-        for farmer in [farmer for farmer, answered in heard.items() if not answered]:
+        for farmer in farmers:
             self._missed[farmer] += 1
             counts = self._is_countable(farmer, now)
             entries = (Entry(now, Beaten(Beat.MISSED, self._covered(farmer, outages))),) if counts else ()
@@ -314,13 +317,14 @@ class Auditor:
     async def _call(self, farmer: NodeId, method: AuditMethod, payload: bytes, seconds: float) -> bytes:
         return await self._endpoint.call(self._book.peer(farmer), method, payload, deadline_seconds=seconds)
 
-    async def _look_around(self) -> None:
-        """Ask some others, if too few were asked lately to tell our own line from a farmer's."""
+    async def _look_around(self) -> dict[NodeId, bool]:
+        """Ask some others, if too few were asked lately to tell our own line from a farmer's; who of them answered."""
         now = self._clock.now_ms()
         lately = {farmer for farmer, (at_ms, _) in self._pulses.items() if now - at_ms <= _FRESH_MS}
         others = [farmer for farmer in sorted(self._totals) if farmer not in lately]
-        if len(lately) < _ENOUGH_PULSES and others:
-            await self._beats(others[: 2 * _ENOUGH_PULSES])
+        if len(lately) >= _ENOUGH_PULSES:
+            return {}
+        return await self._beats(others[: 2 * _ENOUGH_PULSES])
 
     async def _is_our_line(self) -> bool:
         """Whether hardly anybody answered lately; that time is written down as ours."""
@@ -630,9 +634,10 @@ class Auditor:
 
         Then challenges that went out unanswered stay open: they are asked again with the next step.
         """
-        await self._look_around()
+        around = await self._look_around()
         if await self._is_our_line():
             return True
+        await self._count_misses([farmer for farmer, answered in around.items() if not answered])
         outages, now = await self._offload(self._store.outages), self._clock.now_ms()
         for each in unanswered:
             if each.judged is not None:

@@ -97,6 +97,10 @@ class FarmerBook:
         done = (Silence.CLEAR, Silence.CONDEMNED)
         return [farmer for farmer, each in self._dossiers.items() if each.silence.state not in done]
 
+    def dossiers(self) -> list[Dossier]:
+        """All dossiers that there are."""
+        return list(self._dossiers.values())
+
     async def learn(self, announcements: Iterable[SignedAnnouncement]) -> int:
         """Verify announcements and keep those that are new; how many were. False ones are passed over.
 

@@ -1,13 +1,13 @@
-"""Keeping segments whole and promises tidy: fill up to n, cancel what was given up, renew what runs out.
+"""Keeping promises tidy: cancel what was given up, renew what runs out, forget what is over.
 
-It works on ciphertext, so it can run where no content key is (`docs/protocol/placement.md`). Each method does one
-round; `LocalAgent` runs them as chores.
+Each method does one round; `LocalAgent` runs them as chores (`docs/protocol/placement.md`). Missing shards are the
+business of `repairer`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,21 +17,14 @@ from stook.codec import decode, encode
 from stook.contracts.messages import MAX_BATCH, Cancel, CancelReply, Method, RenewReply
 from stook.contracts.receipt import SignedEraseReceipt, verify_erase_receipt
 from stook.contracts.renewal import renewed_contract, sign_renewal
-from stook.errors import MisbehaviourError, NotEnoughError, PeerError, ReasonCode, StookError
+from stook.errors import PeerError, ReasonCode, StookError
 from stook.identity.keys import NodeKey
-from stook.ids import ContractId, NodeId, SegmentId, ShardRoot
+from stook.ids import ContractId, NodeId
 from stook.renter.book import FarmerBook
 from stook.renter.drafts import DAY_MS, DraftRules, renewal_terms
-from stook.renter.fetch import Fetcher, Wish
-from stook.renter.pace import PushGoal
-from stook.renter.ports import Agent, Located, Order
-from stook.renter.push import Pusher
-from stook.renter.slots import SlotPool
+from stook.renter.ports import Agent
 from stook.renter.tasks import Tasks
-from stook.shards.erasure import Codec
-from stook.shards.geometry import SegmentShape
-from stook.shards.rebuild import SealedShard, rebuild
-from stook.storage.renter_ports import AgentStore, Placement, PlacementState, SegmentFacts, Wanting
+from stook.storage.renter_ports import AgentStore, Placement, PlacementState, SegmentFacts
 from stook.wire.endpoint import Endpoint
 
 _LATE_MS = 15 * 60_000
@@ -41,14 +34,13 @@ _GONE = frozenset({ReasonCode.UNKNOWN_CONTRACT, ReasonCode.CONTRACT_ENDED})
 
 @dataclass(frozen=True, slots=True)
 class CareTiming:
-    """How often each chore runs and what counts as due. `fill_after_ms` leaves uploads alone that are under way."""
+    """How often each chore runs, and what counts as due."""
 
     refresh_seconds: float = 300.0
     cancel_seconds: float = 30.0
-    fill_seconds: float = 60.0
+    repair_seconds: float = 60.0
     renew_seconds: float = 3600.0
     tidy_seconds: float = 3600.0
-    fill_after_ms: int = 10 * 60_000
     forget_after_ms: int = 30 * DAY_MS
     renew_before_ms: int = 14 * DAY_MS
     page: int = 256
@@ -69,9 +61,7 @@ class Caretaker:
         store: AgentStore,
         clock: Clock,
         offload: Offload,
-        codec: Codec,
         timing: CareTiming,
-        memory_budget_bytes: int,
     ) -> None:
         self._agent = agent
         self._endpoint = endpoint
@@ -81,116 +71,8 @@ class Caretaker:
         self._store = store
         self._clock = clock
         self._offload = offload
-        self._codec = codec
         self._timing = timing
-        self._slots = SlotPool(memory_budget_bytes)
-        self._filling = asyncio.Lock()
         self._cancelling = asyncio.Lock()
-        self._fetcher = Fetcher(agent=agent, endpoint=endpoint, clock=clock, offload=offload)
-        self._pusher = Pusher(agent=agent, endpoint=endpoint, node_key=key.public_key, clock=clock)
-
-    # --- fill --------------------------------------------------------------------------------------------------------
-
-    async def fill_due(self) -> int:
-        """One round of filling, the segments nearest to loss first; how many became whole."""
-        return await self._fill(self._clock.now_ms() - self._timing.fill_after_ms)
-
-    async def fill_all(self) -> int:
-        """The same for every segment, those just uploaded included. For when no upload is under way."""
-        return await self._fill(2**63 - 1)
-
-    async def _fill(self, created_before_ms: int) -> int:
-        filled, after = 0, None
-        async with self._filling:
-            while page := await self._offload(partial(self._store.segments_wanting, self._timing.page, after)):
-                for wanting in page:
-                    if wanting.facts.created_ms <= created_before_ms:
-                        filled += await self._fill_one(wanting)
-                after = page[-1]
-        return filled
-
-    async def _fill_one(self, wanting: Wanting) -> bool:
-        facts = wanting.facts
-        await self._drop_lapsed(facts.segment_id)
-        if wanting.margin < 0:
-            return False
-        located = (await self._agent.locate([facts.segment_id], self._key.public_key)).get(facts.segment_id)
-        if located is None:
-            return False
-        present = {ticket.index for ticket in located.tickets}
-        missing = [index for index in range(facts.total) if index not in present][: facts.policy.n - len(present)]
-        if not missing or len(present) < facts.k:
-            return False
-        if all(facts.roots[index] for index in missing):
-            # Claim before fetching anything: with no farmer to take them there is no work to do.
-            (placed,) = await self._agent.place([Order(facts, tuple(missing))], self._key.public_key)
-            missing = [ticket.index for ticket in placed.tickets]
-            if not missing:
-                return False
-        try:
-            await self._restore(located, tuple(missing))
-        except (NotEnoughError, PeerError):
-            return False  # farmers are away or full; the next round tries again
-        return True
-
-    async def _drop_lapsed(self, segment_id: SegmentId) -> None:
-        """Give up claims that were never brought: their farmers have let the reservation go by now."""
-        now = self._clock.now_ms()
-        placements = (await self._offload(lambda: self._store.placements([segment_id])))[segment_id]
-        lapsed = [
-            placement.contract_id
-            for placement in placements
-            if placement.state is PlacementState.CLAIMED and placement.contract.terms.consign_by_ms <= now
-        ]
-        await self._agent.abandon(lapsed)
-
-    async def _restore(self, located: Located, missing: tuple[int, ...]) -> None:
-        """Fetch k shards, make the missing ones from them, and bring those to new farmers."""
-        facts = located.facts
-        shape = SegmentShape(facts.k, facts.total, facts.shard_bytes)
-        roots: dict[int, ShardRoot] = {ticket.index: ticket.root for ticket in located.tickets}
-        wish = Wish(
-            k=facts.k,
-            shard_bytes=facts.shard_bytes,
-            first_unit=0,
-            end_unit=shape.stripes,
-            roots=roots,
-        )
-        async with self._slots.leased(shape, 0) as slot:
-            rows = slot.arena.lay(shape).rows
-            sources = rows[: facts.total - len(missing)]
-            targets = dict(zip(missing, rows[facts.total - len(missing) :], strict=True))
-            have = await self._fetcher.fetch(located, wish, sources)
-            made = await self._offload(
-                lambda: rebuild(
-                    have,
-                    targets,
-                    k=facts.k,
-                    mask_key=located.mask_key,
-                    codec=self._codec,
-                    scratch=slot.scratch,
-                )
-            )
-            await self._bring(facts, made)
-
-    async def _bring(self, facts: SegmentFacts, made: Mapping[int, SealedShard]) -> None:
-        for index, shard in made.items():
-            known = facts.roots[index]
-            if known and known != shard.root:
-                raise MisbehaviourError(
-                    ReasonCode.HASH_MISMATCH, f"shard {index} came out other than it was: shards or mask key are wrong"
-                )
-        roots = tuple(made[i].root if i in made else root for i, root in enumerate(facts.roots))
-        whole = SegmentFacts(
-            segment_id=facts.segment_id,
-            policy=facts.policy,
-            total=facts.total,
-            shard_bytes=facts.shard_bytes,
-            roots=roots,
-            created_ms=facts.created_ms,
-        )
-        goal = PushGoal(enough=len(made), full=len(made), spares=(), wanted=tuple(made))
-        await self._pusher.push(whole, made, goal)
 
     # --- cancel ------------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class _Need:
     missing: list[int]
     holders: list[Candidate]
     barred: set[NodeId]
+    copy: int = 0
     won: list[Won] = field(default_factory=list)
     shortage: str = ""
     refusals: dict[str, None] = field(default_factory=dict)
@@ -128,6 +129,7 @@ class ClaimDesk:
                 missing=list(order.indices),
                 holders=[self._book.candidate(farmer) for farmer in holders],
                 barred=set(order.excluding),
+                copy=order.copy,
             )
             for order, holders in orders
         ]
@@ -197,7 +199,7 @@ class ClaimDesk:
                 signed.announcement,
                 want.need.facts.roots[want.index],
                 want.need.facts.shard_bytes,
-                self._memo(want.need.facts, want.index),
+                self._memo(want.need.facts, want.index, want.need.copy),
                 self._rules,
                 now,
             )
@@ -237,14 +239,14 @@ class ClaimDesk:
     def _note(self, farmer: NodeId, *, ok: bool) -> None:
         self._book.note(Outcome(farmer, OutcomeKind.CLAIM, ok, 0.0, self._clock.now_ms()))
 
-    def _memo(self, facts: SegmentFacts, index: int) -> bytes:
+    def _memo(self, facts: SegmentFacts, index: int, copy: int) -> bytes:
         return seal_memo(
             self._mask_root,
             Memo(
                 version=MEMO_VERSION,
                 segment_id=facts.segment_id,
                 index=index,
-                copy=0,
+                copy=copy,
                 k=facts.k,
                 total=facts.total,
                 shard_bytes=facts.shard_bytes,

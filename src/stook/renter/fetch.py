@@ -181,9 +181,7 @@ class _Run:
         self._fetcher = fetcher
         self._wish = wish
         self._tickets = {
-            ticket.index: ticket
-            for ticket in located.tickets
-            if wish.roots.get(ticket.index) == ticket.root and ticket.copy == 0
+            ticket.index: ticket for ticket in located.tickets if wish.roots.get(ticket.index) == ticket.root
         }
         order = rank(list(self._tickets.values()), located.speeds, wish.k)
         first = [index for index in wish.exactly if index in self._tickets]

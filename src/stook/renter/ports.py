@@ -49,6 +49,10 @@ class Order:
     facts: SegmentFacts
     indices: tuple[int, ...]
     excluding: frozenset[NodeId] = frozenset()
+    copy: int = 0
+    """Which masked copy of these indices; their roots stand in `facts`."""
+    again: bool = False
+    """A farmer is wanted for each index though another holds it, or says so: for shards that are in doubt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,26 @@ class AgentStatus:
     stored_bytes: int
     farmers_known: int
     farmers_used: int
+    audits_passed: int = 0
+    """Rounds judged within the last day, by what they came to."""
+    audits_failed: int = 0
+    audits_silent: int = 0
+    proved_whole: int = 0
+    """Segments with n or more indices proved: signed for, or audited, lately, at farmers that are not silent."""
+    proved_below_n: int = 0
+    """r or more."""
+    proved_below_r: int = 0
+    """k or more: repaired next, or waiting for farmers that fell silent lately."""
+    proved_below_k: int = 0
+    farmers_contained: int = 0
+    """With a question open, or not heard from."""
+    farmers_gone: int = 0
+    farmers_condemned: int = 0
+
+    @property
+    def repairs_waiting(self) -> int:
+        """Segments that repair is for."""
+        return self.proved_below_r + self.proved_below_k
 
 
 class Agent(Protocol):

@@ -66,21 +66,26 @@ class Pusher:
         shards: Mapping[int, SealedShard],
         goal: PushGoal,
         *,
+        excluding: frozenset[NodeId] = frozenset(),
+        copy: int = 0,
+        again: bool = False,
         on_accepted: Callable[[], None] = lambda: None,
         on_durable: Callable[[], None] = lambda: None,
         on_stored: OnStored = lambda farmer, size: None,
     ) -> Pushed:
         """Bring `shards` to farmers until `goal` is full, or as far as can be.
 
+        `excluding`, `copy` and `again` are those of `Order`.
         `on_accepted` is called once contracts for enough shards are stored, `on_durable` once enough receipts are.
         Raises `NotEnoughError` when the segment did not become durable; what was claimed in vain is abandoned.
         """
-        run = _Run(self, facts, shards, goal, on_accepted, on_durable, on_stored)
+        order = Order(facts, (), excluding, copy, again)
+        run = _Run(self, order, shards, goal, on_accepted, on_durable, on_stored)
         return await run.run()
 
-    async def place(self, facts: SegmentFacts, indices: Sequence[int], excluding: frozenset[NodeId]) -> Placed:
-        """Tickets for some indices."""
-        (placed,) = await self._agent.place([Order(facts, tuple(indices), excluding)], self._node_key)
+    async def place(self, order: Order) -> Placed:
+        """Tickets for what is ordered."""
+        (placed,) = await self._agent.place([order], self._node_key)
         return placed
 
     async def consign(self, ticket: Ticket, shard: SealedShard) -> SignedStorageReceipt:
@@ -131,7 +136,7 @@ class _Run:
     def __init__(
         self,
         pusher: Pusher,
-        facts: SegmentFacts,
+        order: Order,
         shards: Mapping[int, SealedShard],
         goal: PushGoal,
         on_accepted: Callable[[], None],
@@ -139,7 +144,7 @@ class _Run:
         on_stored: OnStored,
     ) -> None:
         self._pusher = pusher
-        self._facts = facts
+        self._order = order
         self._shards = shards
         self._goal = goal
         self._on_accepted = on_accepted
@@ -192,7 +197,7 @@ class _Run:
     async def _first_tickets(self) -> None:
         """Claims for everything the first move will start go out together."""
         wanted = next_push(self._goal, frozenset(), (), self._pusher.now()).start
-        placed = await self._pusher.place(self._facts, wanted, frozenset())
+        placed = await self._pusher.place(replace(self._order, indices=tuple(wanted)))
         # An earlier run may have stored spares: they count as any other.
         self._held = placed.held & {*wanted, *self._goal.spares}
         self._open = {ticket.index: ticket for ticket in placed.tickets}
@@ -253,7 +258,9 @@ class _Run:
         async with self._choosing:
             if self._exhausted:
                 return None
-            placed = await self._pusher.place(self._facts, (index,), frozenset(self._tried))
+            placed = await self._pusher.place(
+                replace(self._order, indices=(index,), excluding=self._order.excluding | self._tried)
+            )
             self._note_shortage(placed.shortage)
             ticket = next(iter(placed.tickets), None)
             if ticket is not None:

@@ -301,6 +301,8 @@ def _mirrored(view: RepairView, now_ms: int, rules: RepairRules) -> tuple[Task, 
     taken = standing | {(shard.index, shard.copy) for shard in view.held if shard.fate in (Fate.HELD, Fate.SILENT)}
     for index in sorted({index for index, _ in good}) if view.copies > 1 else ():
         lacking = view.copies - sum(at == index for at, _ in standing)
+        if (index, 0) not in taken:
+            lacking = max(lacking, 1)  # the one that clients know the root of
         numbers = (number for number in range(256) if (index, number) not in taken)
         tasks += [Task(index, number, Method.MIRROR) for number, _ in zip(numbers, range(lacking), strict=False)]
     return tuple(tasks)

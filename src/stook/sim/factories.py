@@ -32,7 +32,7 @@ PATIENT = Limits(max_sessions=4096, idle_seconds=400 * 24 * HOUR_SECONDS)
 CARE = CareTiming(
     refresh_seconds=12 * HOUR_SECONDS,
     cancel_seconds=6 * HOUR_SECONDS,
-    fill_seconds=6 * HOUR_SECONDS,
+    repair_seconds=6 * HOUR_SECONDS,
     renew_seconds=24 * HOUR_SECONDS,
 )
 

@@ -245,7 +245,7 @@ class AuditStore(Protocol):
         """Segments with ids above `after`, in order, that may want repair.
 
         Those with fewer than r distinct indices proved since `fresh_ms` at farmers that are not `doubtful`; fewer than
-        n while no n ever were stored; and, with `copies` above 1, fewer than n x copies shards.
+        n while no n ever were stored; and, with `copies` above 1, fewer than n x copies shards, or n of copy 0.
         """
         ...
 

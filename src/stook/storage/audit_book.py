@@ -68,7 +68,7 @@ _USED = "SELECT used FROM audit_units WHERE contract_id = ? AND audit_window = ?
 _SUMMARY = (
     "SELECT digest, renter_key, auditor_key, asked_ms, leaves, billed_units, receipt,"
     " (SELECT count(*) FROM audit_pages WHERE audit_pages.digest = audit_rounds.digest)"
-    " FROM audit_rounds ORDER BY asked_ms DESC LIMIT ?"
+    " FROM audit_rounds ORDER BY asked_ms DESC, rowid DESC LIMIT ?"
 )
 _BATCH = 500
 
@@ -243,7 +243,7 @@ class SqliteAuditBook:
         gone = 0
         with self._transaction(durable=False) as connection:
             gone += _forget(connection, "SELECT digest FROM audit_rounds WHERE asked_ms < ?", before_ms)
-            newest = "SELECT digest FROM audit_rounds ORDER BY asked_ms DESC LIMIT -1 OFFSET ?"
+            newest = "SELECT digest FROM audit_rounds ORDER BY asked_ms DESC, rowid DESC LIMIT -1 OFFSET ?"
             gone += _forget(connection, newest, keep_rounds)
             connection.execute("DELETE FROM losses WHERE closed = 1 AND declared_ms < ?", (before_ms,))
         return gone

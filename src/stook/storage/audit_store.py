@@ -318,7 +318,8 @@ class SqlAuditStore:
         proved, ever = func.coalesce(counts.c.proved, 0), func.coalesce(counts.c.ever, 0)
         wanting = or_(proved < segment.r, (ever < segment.n) & (proved < segment.n))
         if copies > 1:
-            wanting = or_(wanting, func.coalesce(counts.c.shards, 0) < segment.n * copies)
+            few = func.coalesce(counts.c.shards, 0) < segment.n * copies
+            wanting = or_(wanting, few, func.coalesce(counts.c.originals, 0) < segment.n)
         query = (
             select(segment.segment_id)
             .outerjoin(counts, counts.c.segment_id == segment.segment_id)
@@ -386,6 +387,7 @@ def _proved(fresh_ms: int, doubtful: Collection[NodeId]) -> Any:
             table.segment_id,
             func.count(distinct(case((good, table.shard_index)))).label("proved"),
             func.count(distinct(case((good, shard)))).label("shards"),
+            func.count(distinct(case((good & (table.copy == 0), table.shard_index)))).label("originals"),
             func.count(
                 distinct(case((or_(table.receipt.is_not(None), table.state.in_([STORED, LOST])), table.shard_index)))
             ).label("ever"),

@@ -1,4 +1,4 @@
-"""A farmer's contracts, what was spent of each grant, and the book of audits, in one SQLite file.
+"""A farmer's contracts, what was spent of each grant, and the books of audits and of leaving, in one SQLite file.
 
 What a call wrote survives a power cut when it returns (WAL, ``synchronous=FULL``). Totals are sums that SQL makes over
 the rows, from indexes that hold just what is summed; no number is counted beside the contracts. The contracts can be
@@ -25,6 +25,7 @@ from stook.errors import BugError, ConfigError, ConflictError, CorruptionError, 
 from stook.ids import ContractId, PublicKey, ShardRoot
 from stook.storage.audit_book import AUDIT_SCHEMA, SqliteAuditBook
 from stook.storage.durable import faults, sync_directory
+from stook.storage.exit_book import EXIT_SCHEMA, SqliteExitBook
 from stook.storage.holding import IN_FORCE, STORED, due_ms
 from stook.storage.ports import Charge, HeldContract, Totals
 
@@ -66,10 +67,8 @@ _SCHEMA = (
     ) WITHOUT ROWID""",
     "CREATE INDEX spending_expiry ON spending (expires_ms)",
 )
-_STEPS = (
-    _SCHEMA,
-    (f"CREATE INDEX contracts_stored ON contracts (renter_key, state, size_bytes) WHERE {_STORED}", *AUDIT_SCHEMA),
-)
+_STORED_BY = f"CREATE INDEX contracts_stored ON contracts (renter_key, state, size_bytes) WHERE {_STORED}"
+_STEPS = (_SCHEMA, (_STORED_BY, *AUDIT_SCHEMA, *EXIT_SCHEMA))
 """What leads from one version to the next; a step that was published is never changed."""
 _INSERT = (
     "INSERT INTO contracts (contract_id, shard_root, renter_key, state, size_bytes, due_ms, body)"
@@ -115,6 +114,8 @@ class SqliteContractStore:
                 raise
         self.audits = SqliteAuditBook(path, self._transaction, self._rows)
         """The book of audits, in the same file."""
+        self.exits = SqliteExitBook(path, self._transaction, self._rows)
+        """The way out, in the same file."""
 
     def __enter__(self) -> SqliteContractStore:
         """Itself."""

@@ -13,6 +13,7 @@ from stook.ids import ContractId, PublicKey, ShardRoot
 from stook.merkle import UNIT_BYTES
 from stook.storage.holding import IN_FORCE, STORED, due_ms
 from stook.storage.memory_audit_book import MemoryAuditBook
+from stook.storage.memory_exit_book import MemoryExitBook
 from stook.storage.ports import Charge, HeldContract, StoredShard, Totals
 from stook.storage.shard_file import Layout, pack_record, require_leaves, whole_units
 from stook.storage.shard_writer import good_units
@@ -189,6 +190,8 @@ class MemoryContractStore:
         self._spent: dict[bytes, _Spent] = {}
         self.audits = MemoryAuditBook()
         """The book of audits."""
+        self.exits = MemoryExitBook()
+        """The way out."""
 
     def reserve(self, contracts: Sequence[Contract], *, replacing: Sequence[ContractId] = ()) -> None:
         """Keep contracts in state OFFERED and forget those they replace, all or none. Raises `ConflictError`."""

@@ -283,10 +283,11 @@ class MemoryAuditStore:
         """See the port."""
 
         def short(facts: SegmentFacts) -> bool:
-            proved, shards, ever = self._proved(facts.segment_id, fresh_ms, doubtful)
+            good, ever = self._proved(facts.segment_id, fresh_ms, doubtful)
+            proved, originals = len({index for index, _ in good}), sum(copy == 0 for _, copy in good)
             policy = facts.policy
             wanting = proved < policy.r or (ever < policy.n and proved < policy.n)
-            return wanting or (copies > 1 and shards < policy.n * copies)
+            return wanting or (copies > 1 and (len(good) < policy.n * copies or originals < policy.n))
 
         with self._lock:
             live = sorted(each for each in self._segments if each > after and each not in self._released)
@@ -298,7 +299,8 @@ class MemoryAuditStore:
         with self._lock:
             for name, facts in self._segments.items():
                 if name not in self._released:
-                    proved, policy = self._proved(name, fresh_ms, doubtful)[0], facts.policy
+                    good, policy = self._proved(name, fresh_ms, doubtful)[0], facts.policy
+                    proved = len({index for index, _ in good})
                     counts[(proved < policy.n) + (proved < policy.r) + (proved < policy.k)] += 1
         return HealthCounts(*counts)
 
@@ -315,7 +317,10 @@ class MemoryAuditStore:
                 and (each.segment_id in self._released or (each.segment_id, each.index, each.copy) in stored)
             )[:limit]
 
-    def _proved(self, segment_id: SegmentId, fresh_ms: int, doubtful: Collection[NodeId]) -> tuple[int, int, int]:
+    def _proved(
+        self, segment_id: SegmentId, fresh_ms: int, doubtful: Collection[NodeId]
+    ) -> tuple[set[tuple[int, int]], int]:
+        """Indices and copies that are proved, and how many indices ever were stored."""
         good: set[tuple[int, int]] = set()
         ever: set[int] = set()
         for name in self._by_segment.get(segment_id, ()):
@@ -325,4 +330,4 @@ class MemoryAuditStore:
             proved_ms = max(each.stored_ms, each.proved_ms)
             if each.state == STORED and proved_ms > 0 and proved_ms >= fresh_ms and each.farmer not in doubtful:
                 good.add((each.index, each.copy))
-        return len({index for index, _ in good}), len(good), len(ever)
+        return good, len(ever)

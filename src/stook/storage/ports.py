@@ -14,6 +14,7 @@ from stook.contracts.contract import Contract
 from stook.contracts.lifecycle import ContractState
 from stook.ids import ContractId, PublicKey, ShardRoot
 from stook.storage.audit_ports import AuditBook
+from stook.storage.exit_ports import ExitBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +145,16 @@ class Charge:
 
 
 class ContractStore(Protocol):
-    """A farmer's contracts, what was spent of each grant, and, in the same place, what audits left behind."""
+    """A farmer's contracts and what was spent of each grant; in the same place, the books of audits and of leaving."""
 
     @property
     def audits(self) -> AuditBook:
         """The book of audits."""
+        ...
+
+    @property
+    def exits(self) -> ExitBook:
+        """The way out."""
         ...
 
     def reserve(self, contracts: Sequence[Contract], *, replacing: Sequence[ContractId] = ()) -> None:

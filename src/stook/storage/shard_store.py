@@ -81,6 +81,8 @@ class Damage:
 class FileShardStore:
     """The `ShardStore` on files; one process at a time. Close it, or use it as a context manager.
 
+    With `read_only` it may be opened beside the process that has it: what is published is published whole.
+
     `on_damage` hears of every file that `scan` had to skip. Raises `EnvironmentFault` when the directory cannot be
     used, `ConflictError` when another process uses it.
     """
@@ -91,18 +93,21 @@ class FileShardStore:
         *,
         max_writers: int = MAX_WRITERS,
         on_damage: Callable[[Damage], None] | None = None,
+        read_only: bool = False,
     ) -> None:
         self.directory = directory
         self._shards, self._incoming = directory / "shards", directory / "incoming"
         self._quarantine = directory / "quarantine"
-        self._max_writers, self._on_damage = max_writers, on_damage
+        self._max_writers, self._on_damage, self._read_only = max_writers, on_damage, read_only
+        self._lock_descriptor = -1
         self._guard = threading.Lock()
         self._writers: dict[ShardRoot, FileShardWriter] = {}
         # One lock for each directory of shards: whatever changes a shard's file or name holds its lock.
         self._stripes = [threading.Lock() for _ in range(256)]
         with faults(f"opening the shard store {directory}"):
-            self._make_directories()
-            self._lock_descriptor = self._take_lock()
+            if not read_only:
+                self._make_directories()
+                self._lock_descriptor = self._take_lock()
 
     def __enter__(self) -> FileShardStore:
         """Itself."""
@@ -331,11 +336,24 @@ class FileShardStore:
             raise ConflictError(f"another process uses the shard store {self.directory}") from None
         return descriptor
 
+    def _require_disk(self) -> None:
+        """A shard that is absent is a loss; a disk that was taken away is none. Raises `EnvironmentFault`."""
+        if self._lock_descriptor < 0:
+            return
+        try:
+            there = os.path.samestat(os.stat(self.directory / "lock"), os.fstat(self._lock_descriptor))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise EnvironmentFault(f"{self.directory} is not what it was at the start: is its disk mounted?")
+
     def _forget_writer(self, root: ShardRoot) -> None:
         with self._guard:
             self._writers.pop(root, None)
 
     def _stripe(self, root: ShardRoot) -> threading.Lock:
+        if self._read_only:
+            raise BugError("a store that was opened to read is not changed")
         return self._stripes[root[0]]
 
     def _partial_path(self, root: ShardRoot) -> str:
@@ -347,6 +365,7 @@ class FileShardStore:
             try:
                 descriptor = os.open(self.path_of(root), flags | os.O_CLOEXEC)
             except FileNotFoundError:
+                self._require_disk()
                 raise NotFoundError(f"no shard {root.hex()} is stored here") from None
             try:
                 yield descriptor
