@@ -40,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "farm": "cmd_farm",
     "audit": "cmd_audit",
     "demo": "cmd_demo",
+    "sim": "cmd_sim",
 }
 
 

@@ -37,3 +37,11 @@ class Dice:
     def whole(self, low: int, high: int) -> int:
         """A whole number from `low` to `high`, both included."""
         return self._random.randint(low, high)
+
+    def wait(self, mean: float) -> float:
+        """How long until something comes that comes without memory, every `mean` on average."""
+        return self._random.expovariate(1 / mean)
+
+    def some(self, count: int, below: int) -> list[int]:
+        """`count` different numbers from 0 to `below` - 1, ascending, each set as likely. Raises `ValueError`."""
+        return sorted(self._random.sample(range(below), count))

@@ -15,14 +15,20 @@ from stook.renter.drafts import DAY_MS
 from stook.renter.planner import Spread
 from stook.shards.geometry import Policy
 from stook.sim.dice import Dice
+from stook.wire.limits import Limits
 
 NETWORK = NetworkId("sim.stook")
 GIB = 1 << 30
 HOUR_SECONDS = 3600.0
 CHORES = ChoreIntervals(
-    reap_seconds=6 * HOUR_SECONDS, scrub_seconds=24 * HOUR_SECONDS, announce_seconds=12 * HOUR_SECONDS
+    reap_seconds=6 * HOUR_SECONDS,
+    scrub_seconds=24 * HOUR_SECONDS,
+    announce_seconds=12 * HOUR_SECONDS,
+    declare_seconds=6 * HOUR_SECONDS,
 )
 """Rarer than in life, so that months pass in seconds; give others where a finer step matters."""
+PATIENT = Limits(max_sessions=4096, idle_seconds=400 * 24 * HOUR_SECONDS)
+"""Sessions stay open: a hello costs more than ten requests, and months of them would be most of a long simulation."""
 CARE = CareTiming(
     refresh_seconds=12 * HOUR_SECONDS,
     cancel_seconds=6 * HOUR_SECONDS,
@@ -33,6 +39,15 @@ CARE = CareTiming(
 
 AUDITS = AuditRules(step_seconds=6 * HOUR_SECONDS, beat_ms=12 * HOUR_MS)
 """The same for audits: a heartbeat twice a day."""
+RARELY = ChoreIntervals(
+    reap_seconds=24 * HOUR_SECONDS,
+    scrub_seconds=48 * HOUR_SECONDS,
+    announce_seconds=20 * HOUR_SECONDS,
+    declare_seconds=24 * HOUR_SECONDS,
+)
+"""For months of hundreds of farmers."""
+WATCHFUL = AuditRules(step_seconds=HOUR_SECONDS, beat_ms=6 * HOUR_MS, look_ms=HOUR_MS)
+"""For simulations that are about audits: looked for hourly, a heartbeat every six hours."""
 
 
 def node_key(dice: Dice) -> NodeKey:

@@ -10,10 +10,16 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from stook.audits.challenge import Parties, SignedChallenge, draw_challenge, pages_of
+from stook.audits.holding import NONCE_BYTES, HeldShard, Holding
+from stook.audits.messages import Audit, AuditMethod, AuditReceipt, AuditReply, Heartbeat, HeartbeatReply
+from stook.audits.proof import Came
+from stook.audits.receipt import ReceiptLine, SignedBatchReceipt
 from stook.codec import decode, encode
 from stook.contracts.announcement import Announcement
 from stook.contracts.contract import Contract, Terms
 from stook.contracts.grant import Operation, SignedGrant, issue_grant
+from stook.contracts.loss import SignedLossNote
 from stook.contracts.messages import (
     Cancel,
     CancelAnswer,
@@ -40,6 +46,7 @@ from stook.sim.nodes import SimFarmer, World
 from stook.wire.endpoint import Endpoint, Exchange
 
 DEADLINE_SECONDS = 1_000.0
+ANSWER_MS = 120_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +189,39 @@ class HostileRenter:
             await exchange.expect_end()
         return bytes(data)
 
-    async def _call(self, farmer: SimFarmer, method: Method, payload: bytes) -> bytes:
+    # --- audits ------------------------------------------------------------------------------------------------------
+
+    def challenge(
+        self, farmer: SimFarmer, contracts: Sequence[Contract], *, wanted: int, renter: PublicKey | None = None
+    ) -> SignedChallenge:
+        """A challenge over the shards of these contracts, whoever's they are; signed by this renter."""
+        return draw_challenge(
+            Holding(HeldShard(one.contract_id, one.terms.shard_root, one.terms.shard_size_bytes) for one in contracts),
+            Parties(self._network_id, self.key.public_key if renter is None else renter, farmer.key.public_key),
+            self.key,
+            nonce=self.dice(NONCE_BYTES),
+            wanted=wanted,
+            now_ms=self.clock.now_ms(),
+            answer_within_ms=ANSWER_MS,
+        )
+
+    async def audit(self, farmer: SimFarmer, signed: SignedChallenge) -> dict[int, Came]:
+        """The farmer's answer, all pages of it."""
+        answers = {}
+        for page in range(len(pages_of(signed.challenge))):
+            reply = await self._call(farmer, AuditMethod.AUDIT, encode(Audit(signed, page, ())))
+            answers[page] = Came(decode(AuditReply, reply).answer, self.clock.now_ms())
+        return answers
+
+    async def hand_in(self, farmer: SimFarmer, receipt: SignedBatchReceipt, lines: Sequence[ReceiptLine]) -> None:
+        """Give the farmer a receipt, true or false."""
+        await self._call(farmer, AuditMethod.AUDIT_RECEIPT, encode(AuditReceipt(receipt, tuple(lines))))
+
+    async def heartbeat(self, farmer: SimFarmer, *notes: SignedLossNote) -> HeartbeatReply:
+        """Ask what was lost, and bring notes."""
+        return decode(HeartbeatReply, await self._call(farmer, AuditMethod.HEARTBEAT, encode(Heartbeat(b"", notes))))
+
+    async def _call(self, farmer: SimFarmer, method: Method | AuditMethod, payload: bytes) -> bytes:
         return await self.endpoint.call(farmer.peer, method, payload, deadline_seconds=DEADLINE_SECONDS)
 
     def _exchange(self, farmer: SimFarmer, method: Method, payload: bytes) -> AbstractAsyncContextManager[Exchange]:

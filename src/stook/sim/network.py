@@ -31,11 +31,15 @@ class Path:
     resend_seconds: float = 0.2
     breaks: float = 0.0
     """The chance that the line breaks: every stream between the two hosts is reset, both ends learn of it."""
+    vanishes: float = 0.0
+    """The chance that a chunk is lost for good and nobody is told: its stream is dead from there on, this way, until a
+    deadline passes. So a message is lost, while others between the same hosts get through on new streams.
+    """
 
     def __post_init__(self) -> None:
         if min(self.delay_seconds, self.jitter_seconds, self.resend_seconds) < 0:
             raise ValueError("nothing arrives before it was sent")
-        if not (0 <= self.loss < 1 and 0 <= self.breaks <= 1):
+        if not (0 <= self.loss < 1 and 0 <= self.breaks <= 1 and 0 <= self.vanishes <= 1):
             raise ValueError("a chance is between 0 and 1, and something must get through in the end")
 
 
@@ -43,6 +47,8 @@ CALM = Path()
 """A good home connection: 10 to 15 ms."""
 ROUGH = Path(delay_seconds=0.030, jitter_seconds=0.200, loss=0.03, breaks=0.002)
 """A bad wireless one: chunks lost, times all over the place, a line broken every 500 chunks."""
+LOSSY = Path(loss=0.05, vanishes=0.05)
+"""One message in twenty never arrives, and another comes late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,9 @@ class SimNetwork:
             self._note("break", source, target)
             # Not now: the stream that asks is in the middle of a write.
             asyncio.get_running_loop().call_soon(self._network.cut, source, target)
+        if path.vanishes and size_bytes and self._dice.chance(path.vanishes):
+            self._note("lost", source, target, size_bytes)
+            return _BROKEN
         self._note("chunk", source, target, size_bytes)
         delay = self._delay(path)
         return Passage(delay, self._leaves_within(source, target, size_bytes, delay))

@@ -32,6 +32,7 @@ from stook.sim.dice import Dice
 from stook.sim.factories import NETWORK, key_tree, node_key
 from stook.sim.loop import InlineOffload, VirtualClock
 from stook.sim.network import SimNetwork
+from stook.sim.signatures import CheapSignatures
 from stook.storage.memory import MemoryContractStore, MemoryShardStore
 from stook.storage.ports import ContractStore, ShardStore
 from stook.storage.renter_memory import MemoryAgentStore, MemoryCatalog
@@ -56,10 +57,16 @@ class World:
     limits: Limits = field(default_factory=Limits)
     offload: Offload = field(default_factory=InlineOffload)
     network_id: NetworkId = NETWORK
+    cheap: CheapSignatures | None = None
+    """How nodes sign, unless with the curve; open while they live."""
     errors: list[tuple[str, Exception]] = field(default_factory=list)
     """Bugs: what handlers, chores and tasks raised that no honest or dishonest peer should make them raise."""
     log: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT_LOG_LINES))
     """The latest lines that nodes logged."""
+
+    def key(self, key: NodeKey) -> NodeKey:
+        """The key as nodes of this world use it."""
+        return key if self.cheap is None else self.cheap.cheapen(key)
 
     def error(self, where: str, error: Exception) -> None:
         """Note a bug."""
@@ -102,7 +109,7 @@ class SimFarmer:
         self.number = number
         self.host = f"farmer-{number}"
         dice = world.dice.child(self.host)
-        self.key: NodeKey = node_key(dice.child("key"))
+        self.key: NodeKey = world.key(node_key(dice.child("key")))
         self.clock = VirtualClock(skew_ms)
         self.adversary: Adversary | None = None
         if casting is not None:
@@ -215,14 +222,17 @@ class SimRenter:
         self.host = name
         dice = world.dice.child(name)
         self.keys = key_tree(dice.child("phrase"))
-        self.key: NodeKey = self.keys.node_key()
+        self.key: NodeKey = world.key(self.keys.node_key())
         self.clock = VirtualClock(skew_ms)
         self.store = MemoryAgentStore()
         self.catalog = MemoryCatalog()
         self.options = options
         self.memory_budget_bytes = 16 << 20
+        self.seeds: Sequence[Peer] | None = None
+        """Whom it asks for farmers; None: nobody, it is told of all."""
         self._world = world
-        self._farmers = tuple(farmers)
+        self.farmers = tuple(farmers)
+        """All of them, whether it knows them or not."""
         self._entropy = dice.child("entropy")
         self._endpoint: Endpoint | None = None
         self._agent: LocalAgent | None = None
@@ -274,7 +284,8 @@ class SimRenter:
             entropy=self._entropy,
             offload=world.offload,
             codec=world.codec,
-            farmers=[farmer.peer for farmer in self._farmers],
+            seeds=() if self.seeds is None else self.seeds,
+            farmers=[farmer.peer for farmer in self.farmers] if self.seeds is None else (),
             options=self.options,
             on_error=world.error,
         )
@@ -320,7 +331,7 @@ class SimRenter:
         """Failures that the agent noted, by number of the farmer; of the kinds in `BLAME` unless told otherwise."""
         await self.agent.book.flush()
         wanted = frozenset(kinds) or BLAME
-        number_of = {farmer.node_id: farmer.number for farmer in self._farmers}
+        number_of = {farmer.node_id: farmer.number for farmer in self.farmers}
         blamed: dict[int, Counter[OutcomeKind]] = {}
         for stats in self.store.farmer_stats(self.clock.now_ms()):
             if stats.kind in wanted and stats.failures > 0:

@@ -17,6 +17,7 @@ from stook.sim.factories import agent_options, farmer_settings
 from stook.sim.loop import InlineOffload, SimulationError
 from stook.sim.network import CALM, Path, SimNetwork
 from stook.sim.nodes import SimFarmer, SimRenter, World
+from stook.sim.signatures import CheapSignatures, Signatures
 from stook.wire.limits import Limits
 
 LOG_LINES_SHOWN = 20
@@ -29,7 +30,8 @@ class Testnet:
     Real farmers, agents, clients, signatures and erasure code; memory instead of disk and wire. `cast` says which
     farmers are played by adversaries. Background loops stand still and are stepped by `step_chores`, unless `chores`
     lets them run by timer. Leaving the block fails when a node ran into a bug, even if nobody noticed; a failure
-    carries the seed and the last log lines.
+    carries the seed and the last log lines. Signatures are real below 50 farmers, cheap from there on, or as told
+    (`stook.sim.signatures`).
     """
 
     __test__ = False  # no pytest class, whatever its name
@@ -48,11 +50,13 @@ class Testnet:
         skews_ms: Mapping[int, int] | None = None,
         chores: bool = False,
         offload: Offload | None = None,
+        signatures: Signatures | None = None,
     ) -> None:
         self.seed = seed
         dice = Dice(seed)
         self.dice = dice.child("test")
         """For the test itself."""
+        self.signatures = signatures if signatures is not None else Signatures.for_farmers(farmers)
         self.network = SimNetwork(dice.child("network"), path)
         self.world = World(
             dice=dice,
@@ -60,8 +64,9 @@ class Testnet:
             codec=load_codec(),
             limits=limits if limits is not None else Limits(),
             offload=offload if offload is not None else InlineOffload(),
+            cheap=CheapSignatures() if self.signatures is Signatures.CHEAP else None,
         )
-        farm = settings if settings is not None else farmer_settings()
+        farm = self._settings = settings if settings is not None else farmer_settings()
         roles, skews = cast or {}, skews_ms or {}
         self.farmers: tuple[SimFarmer, ...] = tuple(
             SimFarmer(self.world, number, farm, casting=roles.get(number), skew_ms=skews.get(number, 0))
@@ -77,6 +82,8 @@ class Testnet:
     # --- beginning and end -------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Testnet:
+        if self.world.cheap is not None:
+            self.world.cheap.__enter__()
         try:
             for farmer in self.farmers:
                 await farmer.start(chores=self._chores)
@@ -100,18 +107,37 @@ class Testnet:
             raise failure from bug
 
     async def _stop(self) -> None:
-        await self.renter.stop()
-        for farmer in self.farmers:
-            await farmer.stop()
+        try:
+            await self.renter.stop()
+            for farmer in self.farmers:
+                await farmer.stop()
+        finally:
+            if self.world.cheap is not None:
+                self.world.cheap.__exit__(None, None, None)
 
     def story(self) -> str:
         """What one needs to see it again: the seed, the moment, the cast, the last log lines."""
         now = asyncio.get_running_loop().time()
-        lines = [f"testnet of {len(self.farmers)} farmers, seed {self.seed}, after {now:.3f} virtual seconds"]
+        lines = [
+            f"testnet of {len(self.farmers)} farmers, seed {self.seed}, {self.signatures} signatures, "
+            f"after {now:.3f} virtual seconds"
+        ]
         lines += [f"  {farmer!r}" for farmer in self.farmers if farmer.adversary is not None or not farmer.alive]
         telling = [line for line in self.world.log if line.get("event") not in _ROUTINE]
         lines += [f"  {line}" for line in telling[-LOG_LINES_SHOWN:]]
         return "\n".join(lines)
+
+    async def add_farmer(self, *, skew_ms: int = 0) -> SimFarmer:
+        """One more farmer, honest and new, with the same seeds as the others; it runs when this returns.
+
+        A renter hears of it from its seeds, or when it is started again.
+        """
+        farmer = SimFarmer(self.world, len(self.farmers), self._settings, skew_ms=skew_ms)
+        farmer.seeds = self.farmers[0].seeds
+        self.farmers = (*self.farmers, farmer)
+        self.renter.farmers = self.farmers
+        await farmer.start(chores=self._chores)
+        return farmer
 
     # --- what befalls it ---------------------------------------------------------------------------------------------
 
