@@ -1,6 +1,6 @@
 """Measure what pages say, draw it, and put it into their marked blocks, so that no figure is typed by hand.
 
-    python docs/plots.py detection [--measure]
+    python docs/plots.py detection|attacks|honesty|churn|all [--measure]
 
 Without --measure the page is made again from what was measured before and lies in `docs/figures`. A block lies between
 ``<!-- figures: NAME -->`` and ``<!-- end -->``. Tests make every page again, and measure a part of each again.
@@ -235,10 +235,10 @@ PAGES: dict[str, Page] = {
 def main() -> None:
     """Make pages and pictures again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="*", default=list(PAGES), choices=list(PAGES))
+    parser.add_argument("page", choices=[*PAGES, "all"])
     parser.add_argument("--measure", action="store_true", help="measure anew, which takes minutes")
     arguments = parser.parse_args()
-    for name in arguments.pages:
+    for name in list(PAGES) if arguments.page == "all" else [arguments.page]:
         if arguments.measure:
             text = json.dumps(PAGES[name].measure(), indent=1)
             # Long runs of numbers on one line each, so that a change of them is a change of one line.

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stook.audits.containment import Silence
 from stook.shards.geometry import Policy
 from stook.sim.attacks.goods import put, unread
-from stook.sim.factories import PATIENT, RARELY, WATCHFUL, agent_options, farmer_settings
+from stook.sim.factories import CARE, HOUR_SECONDS, PATIENT, RARELY, agent_options, farmer_settings
 from stook.sim.life import DAY_SECONDS, MONTH_SECONDS, Fates, Life
 from stook.sim.loop import run
 from stook.sim.network import CALM
@@ -82,7 +82,7 @@ async def _play(setting: Setting) -> dict[str, Any]:
         farmers=setting.farmers,
         seed=setting.seed,
         path=CALM,
-        options=agent_options(policy, audits=WATCHFUL),
+        options=replace(agent_options(policy), care=replace(CARE, refresh_seconds=20 * HOUR_SECONDS)),
         settings=farmer_settings(chores=RARELY),
         limits=PATIENT,
         chores=True,

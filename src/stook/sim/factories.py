@@ -25,6 +25,7 @@ CHORES = ChoreIntervals(
     scrub_seconds=24 * HOUR_SECONDS,
     announce_seconds=12 * HOUR_SECONDS,
     declare_seconds=6 * HOUR_SECONDS,
+    move_seconds=HOUR_SECONDS,
 )
 """Rarer than in life, so that months pass in seconds; give others where a finer step matters."""
 PATIENT = Limits(max_sessions=4096, idle_seconds=400 * 24 * HOUR_SECONDS)
@@ -44,6 +45,7 @@ RARELY = ChoreIntervals(
     scrub_seconds=48 * HOUR_SECONDS,
     announce_seconds=20 * HOUR_SECONDS,
     declare_seconds=24 * HOUR_SECONDS,
+    move_seconds=24 * HOUR_SECONDS,
 )
 """For months of hundreds of farmers."""
 WATCHFUL = AuditRules(step_seconds=HOUR_SECONDS, beat_ms=6 * HOUR_MS, look_ms=HOUR_MS)

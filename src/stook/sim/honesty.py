@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,10 @@ FATES = Fates(restarts=3.0, absences=1.0, longest_absence_hours=120.0, disk_loss
 SKEW_MS = 60_000
 """Clocks are off by up to a minute either way."""
 OBJECT_BYTES = 150_000
+READ_DAYS = 7
+"""How often the owner reads everything."""
+WEEKS_WITHHELD = 3
+"""Who gave nothing back in so many of those readings, and never did, withholds."""
 
 
 def the_cast(ring: Ring) -> Mapping[str, Casting]:
@@ -99,9 +104,13 @@ async def _play(setting: Setting) -> dict[str, Any]:
         await put(net, objects)
         net.network.path = LOSSY
         out: dict[int, tuple[float, str]] = {}
+        withheld = Counter[int]()
         async with Life(net, FATES, net.dice.child("life")) as life:
             for day in range(setting.days):
                 await asyncio.sleep(DAY_SECONDS)
+                if day % READ_DAYS == 0:
+                    await unread(net, objects)  # who withholds is seen only by those who ask for something
+                    withheld.update(Opinion.of(net).withholding)
                 opinion = Opinion.of(net)
                 for number in cast:
                     if number not in out and opinion.is_out(number):
@@ -111,15 +120,16 @@ async def _play(setting: Setting) -> dict[str, Any]:
         lost = await unread(net, objects)
         await net.renter.agent.book.flush()
         opinion = Opinion.of(net)
-        worst = min(opinion.retrieval.get(farmer.number, 1.0) for farmer in net.honest)
+        withholding = {number for number in opinion.withholding if withheld[number] >= WEEKS_WITHHELD}
         told = []
         for name, number in named.items():
             days, word = out.get(number, (0.0, ""))
-            if not word and opinion.retrieval.get(number, 1.0) < worst:
+            if not word and number in withholding:
                 days, word = float(setting.days), "gives nothing back"
             told.append({"liar": name, "named": bool(word), "as": word, "after_days": round(days, 2)})
-        condemned = sorted({farmer.number for farmer in net.honest} & set(opinion.crimes))
-        gone = [n for n in (each.number for each in net.honest) if opinion.silences.get(n) is Silence.GONE]
+        honest = {farmer.number for farmer in net.honest}
+        condemned = honest & set(opinion.crimes)
+        gone = [n for n in honest if opinion.silences.get(n) is Silence.GONE]
         counts = net.network.traffic.counts
         return {
             "seed": setting.seed,
@@ -131,6 +141,7 @@ async def _play(setting: Setting) -> dict[str, Any]:
             "honest": len(net.honest),
             "honest_condemned": len(condemned),
             "honest_gone": len(gone),
+            "honest_called_withholding": len(withholding & honest),
             "restarts": life.restarts,
             "absences": life.absences,
             "disk_losses": life.disk_losses,
@@ -139,7 +150,7 @@ async def _play(setting: Setting) -> dict[str, Any]:
             "liars": told,
             "liars_named": sum(each["named"] is True for each in told),
             "lost": lost,
-            "ok": not condemned and all(each["named"] for each in told) and not lost,
+            "ok": not condemned and not withholding & honest and all(each["named"] for each in told) and not lost,
         }
 
 

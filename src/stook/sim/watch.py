@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stook.audits.containment import Silence
-from stook.audits.score import Crime, Trait
+from stook.audits.score import Crime
 from stook.ids import ContractId
 from stook.sim.loop import START_MS
 from stook.sim.testnet import Testnet
-from stook.storage.renter_ports import Placement, PlacementState
+from stook.storage.renter_ports import OutcomeKind, Placement, PlacementState
 
 DAY_MS = 86_400_000
 ALL = 1 << 30
@@ -25,8 +25,8 @@ class Opinion:
     """After how many days of the simulation."""
     silences: Mapping[int, Silence]
     """Of those that are not clear."""
-    retrieval: Mapping[int, float]
-    """The retrieval score of everyone that anything is known of."""
+    withholding: frozenset[int]
+    """Those that never once gave anything back, though they were asked."""
 
     @classmethod
     def of(cls, net: Testnet) -> Opinion:
@@ -38,7 +38,11 @@ class Opinion:
             crimes={number: each.score.crime for number, each in guilty.items() if each.score.crime is not None},
             condemned_days={n: (each.score.condemned_ms - START_MS) / DAY_MS for n, each in guilty.items()},
             silences={n: each.silence.state for n, each in dossiers.items() if each.silence.state is not Silence.CLEAR},
-            retrieval={n: each.score.value(Trait.RETRIEVAL, net.renter.clock.now_ms()) for n, each in dossiers.items()},
+            withholding=frozenset(
+                number_of[each.farmer]
+                for each in net.renter.store.farmer_stats(net.renter.clock.now_ms())
+                if each.kind is OutcomeKind.RETRIEVE and not each.last_ok_ms
+            ),
         )
 
     def is_out(self, number: int) -> bool:
