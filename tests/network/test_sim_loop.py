@@ -195,3 +195,13 @@ def test_dice_are_repeatable_and_streams_independent():
     one, other = Dice(7), Dice(7)
     other(1000)
     assert one.child("a")(8) == other.child("a")(8) != one.child("b")(8)
+
+
+def test_years_go_by_and_timers_still_fall_due():
+    async def main() -> float:
+        for days in (1, 193, 2, 365, 3_650):
+            await asyncio.sleep(days * 86_400.0)
+            await asyncio.gather(*(asyncio.sleep(number * 1e-3 / 7) for number in range(200)))
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == pytest.approx(4_211 * 86_400, abs=1)

@@ -82,7 +82,7 @@ async def _play(setting: Setting) -> dict[str, Any]:
         farmers=setting.farmers,
         seed=setting.seed,
         path=CALM,
-        options=replace(agent_options(policy), care=replace(CARE, refresh_seconds=20 * HOUR_SECONDS)),
+        options=agent_options(policy, care=replace(CARE, refresh_seconds=20 * HOUR_SECONDS)),
         settings=farmer_settings(chores=RARELY),
         limits=PATIENT,
         chores=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stook.farmer.admission import FarmerTerms
 from stook.farmer.capacity import CapacityLimits
 from stook.farmer.settings import ChoreIntervals, FarmerSettings, TransferLimits
@@ -40,6 +42,8 @@ CARE = CareTiming(
 
 AUDITS = AuditRules(step_seconds=6 * HOUR_SECONDS, beat_ms=12 * HOUR_MS)
 """The same for audits: a heartbeat twice a day."""
+STEADY = replace(CARE, refresh_seconds=20 * HOUR_SECONDS, renew_seconds=4 * HOUR_SECONDS)
+"""For thousands of contracts that end together: a run asks to renew 256, and those asked in vain are among them."""
 RARELY = ChoreIntervals(
     reap_seconds=24 * HOUR_SECONDS,
     scrub_seconds=48 * HOUR_SECONDS,
@@ -81,6 +85,7 @@ def agent_options(
     spread: Spread = Spread.STRICT,
     contract_days: int = 90,
     audits: AuditRules = AUDITS,
+    care: CareTiming = CARE,
 ) -> AgentOptions:
     """How a simulated agent places."""
     return AgentOptions(
@@ -88,7 +93,7 @@ def agent_options(
         spares=spares,
         spread=spread,
         contract_duration_ms=contract_days * DAY_MS,
-        care=CARE,
+        care=care,
         audits=audits,
         memory_budget_bytes=16 << 20,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from stook.shards.geometry import Policy
 from stook.sim import adversaries, liars
 from stook.sim.adversary import Casting
 from stook.sim.attacks.goods import put, unread
-from stook.sim.factories import PATIENT, RARELY, WATCHFUL, agent_options, farmer_settings
+from stook.sim.factories import PATIENT, RARELY, STEADY, WATCHFUL, agent_options, farmer_settings
 from stook.sim.liars import ACQUAINTANCES, Ring
 from stook.sim.life import DAY_SECONDS, FIRST_MORTAL, Fates, Life
 from stook.sim.loop import run
@@ -36,20 +36,20 @@ OBJECT_BYTES = 150_000
 READ_DAYS = 7
 """How often the owner reads everything."""
 WEEKS_WITHHELD = 3
-"""Who gave nothing back in so many of those readings, and never did, withholds."""
+"""Who was asked in so many of those readings and never once gave anything back, withholds."""
 
 
 def the_cast(ring: Ring) -> Mapping[str, Casting]:
     """Every liar there is, by name."""
     return {
-        "forgets some": partial(liars.ForgetsSome, share=0.5),
-        "confesses when caught": partial(liars.ConfessesWhenCaught, share=0.5),
+        "forgets some": partial(liars.ForgetsSome, share=0.8),
+        "confesses when caught": partial(liars.ConfessesWhenCaught, share=0.8),
         "deletes what was asked": liars.DeletesWhatWasAsked,
-        "denies contracts": partial(liars.DeniesContracts, share=0.5),
-        "mute when caught": partial(liars.MuteWhenCaught, share=0.5),
-        "goes dark when asked": partial(liars.GoesDark, share=0.5),
-        "shows inner nodes": partial(liars.ShowsInnerNodes, share=0.5),
-        "shows another shard": partial(liars.ShowsAnotherShard, share=0.5),
+        "denies contracts": partial(liars.DeniesContracts, share=0.8),
+        "mute when caught": partial(liars.MuteWhenCaught, share=0.8),
+        "goes dark when asked": partial(liars.GoesDark, share=0.8),
+        "shows inner nodes": partial(liars.ShowsInnerNodes, share=0.8),
+        "shows another shard": partial(liars.ShowsAnotherShard, share=0.8),
         "shows another's answer": partial(liars.ShowsAnothersAnswer, ring=ring),
         "fetches elsewhere": partial(liars.FetchesElsewhere, ring=ring),
         "colludes": partial(liars.Colludes, ring=ring, number=0, keeps=False),
@@ -90,7 +90,7 @@ async def _play(setting: Setting) -> dict[str, Any]:
     net = Testnet(
         farmers=setting.farmers,
         seed=setting.seed,
-        options=agent_options(Policy.parse(setting.code), audits=WATCHFUL),
+        options=agent_options(Policy.parse(setting.code), audits=WATCHFUL, care=STEADY),
         settings=farmer_settings(chores=RARELY),
         limits=PATIENT,
         cast=cast,
@@ -104,13 +104,14 @@ async def _play(setting: Setting) -> dict[str, Any]:
         await put(net, objects)
         net.network.path = LOSSY
         out: dict[int, tuple[float, str]] = {}
-        withheld = Counter[int]()
+        withheld: defaultdict[int, set[int]] = defaultdict(set)
         async with Life(net, FATES, net.dice.child("life")) as life:
             for day in range(setting.days):
                 await asyncio.sleep(DAY_SECONDS)
                 if day % READ_DAYS == 0:
                     await unread(net, objects)  # who withholds is seen only by those who ask for something
-                    withheld.update(Opinion.of(net).withholding)
+                    for number, asked_ms in Opinion.of(net).withholding.items():
+                        withheld[number].add(asked_ms)
                 opinion = Opinion.of(net)
                 for number in cast:
                     if number not in out and opinion.is_out(number):
@@ -120,7 +121,7 @@ async def _play(setting: Setting) -> dict[str, Any]:
         lost = await unread(net, objects)
         await net.renter.agent.book.flush()
         opinion = Opinion.of(net)
-        withholding = {number for number in opinion.withholding if withheld[number] >= WEEKS_WITHHELD}
+        withholding = {number for number in opinion.withholding if len(withheld[number]) >= WEEKS_WITHHELD}
         told = []
         for name, number in named.items():
             days, word = out.get(number, (0.0, ""))

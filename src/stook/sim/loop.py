@@ -22,6 +22,10 @@ START_MS = 1_800_000_000_000
 """What every clock reads when a simulation begins: January 2027, plausible and never today."""
 MAX_TURNS_AT_ONE_MOMENT = 2_000_000
 MAX_TASKS_NAMED = 12
+RESOLUTION_SECONDS = 1e-6
+"""Timers so close are due together. With asyncio's own nanosecond a timer is never due once a float of the clock has no
+more room for one: after 2^24 seconds, half a year.
+"""
 
 
 class SimulationError(BugError):
@@ -111,6 +115,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jumping = _JumpingSelector(self._who_waits)
         self._made = 0
         super().__init__(self._jumping)
+        self._clock_resolution = RESOLUTION_SECONDS
         self.set_task_factory(self._number_task)
 
     def time(self) -> float:

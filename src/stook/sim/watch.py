@@ -25,8 +25,8 @@ class Opinion:
     """After how many days of the simulation."""
     silences: Mapping[int, Silence]
     """Of those that are not clear."""
-    withholding: frozenset[int]
-    """Those that never once gave anything back, though they were asked."""
+    withholding: Mapping[int, int]
+    """Those that never once gave anything back though they were asked, and when they last were."""
 
     @classmethod
     def of(cls, net: Testnet) -> Opinion:
@@ -38,11 +38,11 @@ class Opinion:
             crimes={number: each.score.crime for number, each in guilty.items() if each.score.crime is not None},
             condemned_days={n: (each.score.condemned_ms - START_MS) / DAY_MS for n, each in guilty.items()},
             silences={n: each.silence.state for n, each in dossiers.items() if each.silence.state is not Silence.CLEAR},
-            withholding=frozenset(
-                number_of[each.farmer]
+            withholding={
+                number_of[each.farmer]: each.last_ms
                 for each in net.renter.store.farmer_stats(net.renter.clock.now_ms())
                 if each.kind is OutcomeKind.RETRIEVE and not each.last_ok_ms
-            ),
+            },
         )
 
     def is_out(self, number: int) -> bool:
