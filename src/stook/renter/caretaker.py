@@ -14,10 +14,10 @@ from functools import partial
 from stook.audits.containment import Silence
 from stook.clock import Clock, Offload
 from stook.codec import decode, encode
-from stook.contracts.messages import MAX_BATCH, Cancel, CancelReply, Method, RenewReply
+from stook.contracts.messages import MAX_BATCH, Cancel, CancelReply, Method, Renew, RenewReply
 from stook.contracts.receipt import SignedEraseReceipt, verify_erase_receipt
 from stook.contracts.renewal import renewed_contract, sign_renewal
-from stook.errors import PeerError, ReasonCode, StookError
+from stook.errors import PeerError, ReasonCode, RefusedError, StookError
 from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NodeId, SegmentId
 from stook.renter.book import FarmerBook
@@ -77,6 +77,8 @@ class Caretaker:
         self._timing = timing
         self._leaving = leaving
         self._cancelling = asyncio.Lock()
+        self._unanswered: dict[ContractId, Renew] = {}
+        """Renewals that were asked for and may have been signed."""
 
     # --- cancel ------------------------------------------------------------------------------------------------------
 
@@ -199,22 +201,34 @@ class Caretaker:
         return renewed
 
     async def _renew(self, placement: Placement) -> bool:
+        request = self._unanswered.get(placement.contract_id) or self._renewal(placement)
+        if request is None:
+            return False
+        # Kept until there is an answer: the farmer may have signed and only its reply was lost, and then it signs these
+        # terms again, and no others of that revision.
+        self._unanswered[placement.contract_id] = request
+        try:
+            reply = await self._endpoint.call(
+                self._book.peer(placement.farmer),
+                Method.RENEW,
+                encode(request),
+                deadline_seconds=self._timing.call_deadline_seconds,
+            )
+            contract = renewed_contract(request, decode(RenewReply, reply).farmer_signature)
+        except RefusedError as error:
+            if not error.retryable:
+                del self._unanswered[placement.contract_id]
+            raise
+        await self._offload(lambda: self._store.renew([contract]))
+        del self._unanswered[placement.contract_id]
+        return True
+
+    def _renewal(self, placement: Placement) -> Renew | None:
         signed = self._book.announcement(placement.farmer)
         if signed is None:
-            return False
+            return None
         terms = renewal_terms(placement.contract, signed.announcement, self._rules, self._clock.now_ms())
-        if terms is None:
-            return False
-        request = sign_renewal(terms, self._key)
-        reply = await self._endpoint.call(
-            self._book.peer(placement.farmer),
-            Method.RENEW,
-            encode(request),
-            deadline_seconds=self._timing.call_deadline_seconds,
-        )
-        contract = renewed_contract(request, decode(RenewReply, reply).farmer_signature)
-        await self._offload(lambda: self._store.renew([contract]))
-        return True
+        return None if terms is None else sign_renewal(terms, self._key)
 
 
 def _is_full(facts: SegmentFacts, placements: Sequence[Placement]) -> bool:
