@@ -222,6 +222,15 @@ def test_claims_are_listed_until_they_are_something_else(store: AgentStore) -> N
     assert store.claimed(9) == made[2:]
 
 
+def test_a_claim_given_up_too_late_stays_stored(store: AgentStore) -> None:
+    stale = place(store, 1, stored=0, claimed=2)
+    store.record_receipts([receipt(stale[0])])
+    store.cancel([each.contract_id for each in stale])
+    assert [state_of(store, each) for each in stale] == [STORED, CANCELLING]
+    store.cancel_stored([each.contract_id for each in stale])
+    assert [state_of(store, each) for each in stale] == [CANCELLING, CANCELLING]
+
+
 def test_a_late_receipt_does_not_bring_a_cancelled_shard_back(store: AgentStore) -> None:
     first, second = place(store, 1, stored=0, claimed=2)
     store.cancel([first.contract_id, second.contract_id])
@@ -319,7 +328,7 @@ def test_release_is_durable_before_any_call(store: AgentStore) -> None:
 
 def test_cancellations_are_paged_by_farmer(store: AgentStore) -> None:
     made = [place(store, number, stored=1)[0] for number in range(1, 5)]
-    store.cancel([*(each.contract_id for each in made), ContractId(bytes(32))])
+    store.cancel_stored([*(each.contract_id for each in made), ContractId(bytes(32))])
     listed = store.cancelling(FARMERS[0], 3)
     assert [each.contract_id for each in listed] == sorted(each.contract_id for each in made)[:3]
     assert len(store.cancelling(FARMERS[0], 3, listed[-1].contract_id)) == 1

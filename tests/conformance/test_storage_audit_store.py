@@ -79,7 +79,7 @@ def test_a_challenge_is_open_until_it_is_closed(store: AgentStore) -> None:
 
 def test_nobody_is_asked_about_what_was_given_up(store: AgentStore) -> None:
     held = place(store, 1, 2, farmer=0)
-    store.cancel([held[0].contract_id])
+    store.cancel_stored([held[0].contract_id])
     with pytest.raises(ConflictError):
         store.change(FarmerChange(ME, opened=samples.opened(ME, held), next_due_ms=5))
     assert store.open_challenges() == []
@@ -101,7 +101,7 @@ def test_a_repeat_may_ask_about_what_is_lost_or_to_be_cancelled(store: AgentStor
         now_ms=900,
         answer_within_ms=10,
     )
-    store.cancel([held[0].contract_id])
+    store.cancel_stored([held[0].contract_id])
     store.mark_lost([held[1].contract_id])
     store.change(FarmerChange(ME, opened=OpenChallenge(ME, again)))
     store.record_erased([(held[2].contract_id, None)], 5)
@@ -240,7 +240,7 @@ def test_the_later_of_two_is_surplus_once_the_earlier_is_proved_again(store: Age
     assert store.surplus((), 9) == [later.contract_id]
     assert store.surplus([FARMERS[4]], 9) == store.surplus([ME], 9) == []
     store.change(FarmerChange(FARMERS[4], proved=Proof(999, (later.contract_id,))))
-    store.cancel(store.surplus((), 9))
+    store.cancel_stored(store.surplus((), 9))
     assert store.placement(first.contract_id).state is STORED  # type: ignore[union-attr]
     assert store.placement(later.contract_id).state is CANCELLING  # type: ignore[union-attr]
     assert store.surplus((), 9) == []

@@ -44,6 +44,27 @@ def test_claims_that_a_dead_client_left_on_a_full_segment_are_given_up():
     run(main(), within_seconds=300)
 
 
+def test_what_was_a_claim_when_it_was_read_and_is_stored_by_now_stays(monkeypatch):
+    """Another process's upload ended between the two reads, and its five shards were cancelled and erased."""
+
+    async def main() -> None:
+        async with Testnet(farmers=6, seed=11, policy=POLICY) as net:
+            objects = some_objects(net, (300_000,))
+            await put_all(net, objects)
+            await net.renter.client.settle()
+            store = net.renter.store
+            (segment_id,) = store.segment_ids(2**62, b"", 9)
+            held = list(store.placements([segment_id])[segment_id])
+            stale = [replace(each, state=PlacementState.CLAIMED, receipt=None) for each in held]
+            monkeypatch.setattr(store, "claimed", lambda limit, after=b"": [] if after else stale)
+            before = states(net)
+            await net.renter.agent.caretaker.cancel_due()
+            assert states(net) == before
+            await assert_all_there(net, objects)
+
+    run(main(), within_seconds=300)
+
+
 def test_claims_of_a_segment_on_its_way_are_left_alone_until_long_past_consign_by():
     async def main() -> None:
         async with Testnet(farmers=6, seed=12, policy=POLICY) as net:

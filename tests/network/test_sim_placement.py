@@ -26,7 +26,7 @@ def test_calls_at_once_for_one_segment_do_not_choose_the_same_farmer():
                 placement.contract_id
                 for placement in net.renter.store.placements([kept.facts.segment_id])[kept.facts.segment_id]
             ]
-            await agent.abandon(contracts)
+            net.renter.store.cancel_stored(contracts)
             placed = await asyncio.gather(*(agent.place([Order(kept.facts, (index,))], me) for index in range(4)))
             chosen = [ticket.peer.node_id for (answer,) in placed for ticket in answer.tickets]
             assert len(chosen) == 4

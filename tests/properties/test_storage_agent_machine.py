@@ -127,10 +127,10 @@ class AgentMachine(RuleBasedStateMachine):
     def release(self, which: list[SegmentId]) -> None:
         self.both(lambda store: store.release(which))
 
-    @rule(listed=SOME, lost=st.booleans())
-    def give_up(self, listed: list[Placement], lost: bool) -> None:
+    @rule(listed=SOME, way=st.sampled_from(["mark_lost", "cancel", "cancel_stored"]))
+    def give_up(self, listed: list[Placement], way: str) -> None:
         names = [each.contract_id for each in listed]
-        self.both(lambda store: store.mark_lost(names) if lost else store.cancel(names))
+        self.both(lambda store: getattr(store, way)(names))
 
     @rule(listed=SOME, signed=st.booleans(), at=WHEN)
     def erased(self, listed: list[Placement], signed: bool, at: int) -> None:

@@ -163,7 +163,7 @@ class Caretaker:
         dossiers = await self._offload(self._store.dossiers)
         doubtful = {*self._leaving(), *(each.farmer for each in dossiers if not each.silence.may_be_given_more)}
         names = await self._offload(lambda: self._store.surplus(doubtful, MAX_BATCH))
-        await self._agent.abandon(names)
+        await self._offload(lambda: self._store.cancel_stored(names))
         return len(names)
 
     async def _cancel_at(self, farmer: NodeId) -> int:

@@ -84,7 +84,7 @@ class Mover:
                 lambda segments=segments: (self._store.segments(segments), self._store.placements(segments))  # type: ignore[misc]
             )
             proved = [each.contract_id for each in page if self._is_proved_elsewhere(each, placements[each.segment_id])]
-            await self._agent.abandon(proved)
+            await self._offload(partial(self._store.cancel_stored, proved))
             given_up += len(proved)
             wanted = [
                 each

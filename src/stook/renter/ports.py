@@ -187,7 +187,10 @@ class Agent(DurabilityFacts, Protocol):
         ...
 
     async def abandon(self, contract_ids: Sequence[ContractId]) -> None:
-        """Give contracts up; durably noted, then cancelled at the farmers until they confirm the erasure."""
+        """Give contracts up; durably noted, then cancelled at the farmers until they confirm the erasure.
+
+        Those whose receipts are kept by now stay: somebody else brought their shards meanwhile.
+        """
         ...
 
     async def locate(self, segment_ids: Iterable[SegmentId], grantee: PublicKey) -> Mapping[SegmentId, Located]:

@@ -224,6 +224,12 @@ class SqlAgentStore(SqlAuditStore):
         """See the port."""
         with self._database.write() as connection:
             for some in chunks(contract_ids):
+                move(connection, tables.placements.c.contract_id.in_(some), [CLAIMED, LOST], CANCELLING)
+
+    def cancel_stored(self, contract_ids: Iterable[ContractId]) -> None:
+        """See the port."""
+        with self._database.write() as connection:
+            for some in chunks(contract_ids):
                 move(connection, tables.placements.c.contract_id.in_(some), [CLAIMED, STORED, LOST], CANCELLING)
 
     def mark_lost(self, contract_ids: Iterable[ContractId]) -> None:

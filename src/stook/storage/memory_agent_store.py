@@ -175,6 +175,11 @@ class MemoryAgentStore(MemoryAuditStore):
     def cancel(self, contract_ids: Iterable[ContractId]) -> None:
         """See the port."""
         with self._lock:
+            self._move(contract_ids, [CLAIMED, LOST], CANCELLING)
+
+    def cancel_stored(self, contract_ids: Iterable[ContractId]) -> None:
+        """See the port."""
+        with self._lock:
             self._move(contract_ids, [CLAIMED, STORED, LOST], CANCELLING)
 
     def mark_lost(self, contract_ids: Iterable[ContractId]) -> None:

@@ -257,7 +257,14 @@ class AgentStore(AuditStore, Protocol):
         ...
 
     def cancel(self, contract_ids: Iterable[ContractId]) -> None:
-        """CLAIMED, STORED and LOST placements become CANCELLING (cut-off spares); all other ids are ignored."""
+        """CLAIMED and LOST placements become CANCELLING; all other ids are ignored, those of stored shards too.
+
+        Whoever gives a claim up may have read it long ago, and another process have stored its shard since.
+        """
+        ...
+
+    def cancel_stored(self, contract_ids: Iterable[ContractId]) -> None:
+        """As `cancel`, and STORED placements as well: for shards that are known to be stored elsewhere."""
         ...
 
     def claimed(self, limit: int, after: bytes = b"") -> list[Placement]:
