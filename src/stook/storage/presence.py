@@ -48,7 +48,11 @@ class Presence(Protocol):
 
 
 class FilePresence:
-    """Among all processes that use one home: a lock file, held shared by every upload."""
+    """Among all processes that use one home: a lock file, held shared by every upload.
+
+    A second one is the door: only who holds it enters or begins to share. For a lock that becomes a shared one may be
+    let go for a moment on the way (flock(2)), and a newcomer in that moment would take itself for alone as well.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -61,33 +65,44 @@ class FilePresence:
 class _FileStay:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
+        # Descriptors of its own: locks belong to them, so that uploads of one process see each other as well.
+        self._place: int | None = None
+        self._door: int | None = None
 
     def enter(self) -> bool:
         try:
-            # A descriptor of its own: locks belong to it, so that uploads of one process see each other as well.
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if _lock(self._descriptor, fcntl.LOCK_EX):
+            self._door = _open(self._path.with_name(self._path.name + ".door"))
+            self._wait_for(self._door, fcntl.LOCK_EX)
+            self._place = _open(self._path)
+            if _lock(self._place, fcntl.LOCK_EX):
                 return True
-            self._wait_for_share()
+            self.share()
         except OSError as error:
             raise EnvironmentFault(f"{self._path}: {error.strerror}") from error
         return False
 
     def share(self) -> None:
-        self._wait_for_share()
+        if self._door is not None and self._place is not None:
+            self._wait_for(self._place, fcntl.LOCK_SH)
+            os.close(self._door)
+            self._door = None
 
     def leave(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        for descriptor in (self._place, self._door):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._place = self._door = None
 
-    def _wait_for_share(self) -> None:
+    def _wait_for(self, descriptor: int, kind: int) -> None:
         deadline = time.monotonic() + WAIT_SECONDS
-        while self._descriptor is not None and not _lock(self._descriptor, fcntl.LOCK_SH):
+        while not _lock(descriptor, kind):
             if time.monotonic() > deadline:
                 raise EnvironmentFault(f"{self._path}: another process has held it for {WAIT_SECONDS:.0f} s")
             time.sleep(_PAUSE_SECONDS)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _lock(descriptor: int, kind: int) -> bool:
