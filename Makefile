@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 FUZZ_STAMP := $(VENV)/.fuzz-ready
+# One process a core; tests of one file stay together, because they share what is dear to set up.
+PARALLEL := $(BIN)/pytest -q -m "not soak" -n auto --dist loadfile
 ONLY ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check format unit network system soak fuzz bench bench-tahoe conformance clean setup
+.PHONY: help demo test check lint fast format unit network system soak fuzz bench bench-tahoe conformance clean setup
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -28,23 +30,28 @@ $(FUZZ_STAMP): $(STAMP)
 demo: setup ## a network on this machine: store a directory, kill farmers, read every byte back
 	$(BIN)/stook demo
 
-check: setup ## format, lint, types, imports, unit and property tests (a minute or two)
+check: lint fast ## format, lint, types, imports, unit and property tests (a minute or two)
+
+lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit tests/properties tests/vectors tests/conformance tests/docs
 
-test: setup ## every test but the soak
+fast: setup
+	$(PARALLEL) tests/unit tests/properties tests/vectors tests/conformance tests/docs
+
+test: fast ## every test but the soak
 	@$(MAKE) --no-print-directory $(FUZZ_STAMP) || echo "atheris could not be installed: the fuzzing test will be skipped"
-	$(BIN)/pytest -q -m "not soak"
+	$(PARALLEL) tests/network
+	$(BIN)/pytest -q -m "not soak" tests/system
 
 format: setup ## put the code in its format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 network: setup ## simulated networks only
-	$(BIN)/pytest -q tests/network
+	$(PARALLEL) tests/network
 
 system: setup ## real processes and sockets only
 	$(BIN)/pytest -q tests/system -m "not soak"
