@@ -1,7 +1,7 @@
 """The half of a renter without content keys: it makes contracts, knows who holds what, and keeps segments whole.
 
-`LocalAgent` fulfils `ports.Agent`. Its background work is in `caretaker` (cancel, fill, renew) and `roster` (find
-farmers); each loop is a `Chore` that assembly runs and tests step.
+`LocalAgent` fulfils `ports.Agent`. Its background work is in `auditor`, `repairer`, `renewer`, `mover`, `caretaker`
+(cancel and forget) and `roster` (find farmers); each loop is a `Chore` that assembly runs and tests step.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from stook.renter.outlook import FarmerFacts, HeldSegment
 from stook.renter.planner import Candidate, Spread, independent_domains
 from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, Placed, PlacementPolicy, Ticket
 from stook.renter.recovery import recover_placements
+from stook.renter.renewer import Renewer
 from stook.renter.repair_plan import RULES
 from stook.renter.repairer import CLIENT, Repairer, RepairSettings
 from stook.renter.roster import Roster
@@ -79,6 +80,11 @@ class AgentOptions:
     care: CareTiming = field(default_factory=CareTiming)
     audits: AuditRules = field(default_factory=AuditRules)
     repair: RepairSettings = field(default_factory=RepairSettings)
+
+    @property
+    def lapsing_within_ms(self) -> int:
+        """A contract nearer to its end than this was asked to be renewed often, and in vain: its shard is replaced."""
+        return self.care.renewed_before_ms(self.contract_duration_ms) // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +165,15 @@ class LocalAgent:
         self.caretaker = Caretaker(
             agent=self,
             endpoint=endpoint,
+            book=self.book,
+            store=store,
+            clock=clock,
+            offload=offload,
+            timing=options.care,
+            lapsing_within_ms=options.lapsing_within_ms,
+        )
+        self.renewer = Renewer(
+            endpoint=endpoint,
             key=key,
             book=self.book,
             rules=self.rules,
@@ -166,7 +181,6 @@ class LocalAgent:
             clock=clock,
             offload=offload,
             timing=options.care,
-            leaving=lambda: self.auditor.leaving,
         )
         self.slots = SlotPool(options.memory_budget_bytes)
         """Memory for segments; a client in the same process may share it."""
@@ -181,6 +195,7 @@ class LocalAgent:
             codec=codec,
             settings=options.repair,
             slots=self.slots,
+            lapsing_within_ms=options.lapsing_within_ms,
         )
         self.auditor = Auditor(
             endpoint=endpoint,
@@ -201,7 +216,8 @@ class LocalAgent:
             store=store,
             clock=clock,
             offload=offload,
-            leaving=lambda: self.auditor.leaving,
+            leaving=self.book.leaving,
+            lapsing_within_ms=options.lapsing_within_ms,
         )
         care = options.care
         self.chores: tuple[Chore, ...] = (
@@ -210,7 +226,7 @@ class LocalAgent:
             Chore("audit", options.audits.step_seconds, self.auditor.audit_due, on_error),
             Chore("repair", care.repair_seconds, self.repairer.repair_due, on_error),
             Chore("move", care.move_seconds, self.mover.move_due, on_error),
-            Chore("renew", care.renew_seconds, self.caretaker.renew_due, on_error),
+            Chore("renew", care.renew_seconds, self.renewer.renew_due, on_error),
             Chore("tidy", care.tidy_seconds, self.tidy, on_error),
         )
 
@@ -526,7 +542,7 @@ class LocalAgent:
         counts = await self._offload(self._store.counts)
         now, dossiers = self._clock.now_ms(), self.book.dossiers()
         doubtful = {each.farmer for each in dossiers if each.silence.state is not Silence.CLEAR}
-        health = await self._offload(lambda: self._store.health(now - RULES.fresh_ms, doubtful))
+        health = await self._offload(lambda: self._store.health(now - RULES.fresh_ms, doubtful, now))
         rounds = await self._offload(lambda: self._store.rounds_since(now - DAY_MS))
         states = Counter(each.silence.state for each in dossiers)
         return AgentStatus(

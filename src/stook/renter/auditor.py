@@ -159,8 +159,6 @@ class Auditor:
         self._stepping = asyncio.Lock()
         self._gate = asyncio.Semaphore(rules.at_once)
         self._noting: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
-        self.leaving: dict[NodeId, int] = {}
-        """Farmers that said when they mean to be gone, and when."""
         self._missed: Counter[NodeId] = Counter()
         """Heartbeats missed in a row, while it was not our line."""
         self._pulses: dict[NodeId, tuple[int, bool]] = {}
@@ -301,7 +299,7 @@ class Auditor:
                 payload = encode(Heartbeat(after=after, notes=notes))
                 answer = await self._call(farmer, AuditMethod.HEARTBEAT, payload, self._rules.call_deadline_seconds)
                 reply = decode(HeartbeatReply, answer)
-                self._note_leave(farmer, reply.leaving_by_ms)
+                await self._note_leave(farmer, reply.leaving_by_ms)
                 noted = await self._note(farmer, reply.losses)
                 notes = tuple(each.note for each in noted)
                 last = reply.losses[-1].loss.contract_id if reply.losses else b""
@@ -319,11 +317,9 @@ class Auditor:
             return True
         return True
 
-    def _note_leave(self, farmer: NodeId, by_ms: int) -> None:
-        if by_ms:
-            self.leaving[farmer] = by_ms
-        else:
-            self.leaving.pop(farmer, None)
+    async def _note_leave(self, farmer: NodeId, by_ms: int) -> None:
+        if by_ms != self._book.dossier(farmer).leaving_by_ms:
+            await self._write(FarmerChange(farmer, leaving_by_ms=by_ms))
 
     async def _call(self, farmer: NodeId, method: AuditMethod, payload: bytes, seconds: float) -> bytes:
         return await self._endpoint.call(self._book.peer(farmer), method, payload, deadline_seconds=seconds)

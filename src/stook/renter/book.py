@@ -97,6 +97,10 @@ class FarmerBook:
         done = (Silence.CLEAR, Silence.CONDEMNED)
         return [farmer for farmer, each in self._dossiers.items() if each.silence.state not in done]
 
+    def leaving(self) -> dict[NodeId, int]:
+        """Farmers that said when they mean to be gone, and when."""
+        return {farmer: each.leaving_by_ms for farmer, each in self._dossiers.items() if each.leaving_by_ms}
+
     def dossiers(self) -> list[Dossier]:
         """All dossiers that there are."""
         return list(self._dossiers.values())

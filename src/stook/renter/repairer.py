@@ -95,6 +95,7 @@ class Repairer:
         codec: Codec,
         settings: RepairSettings,
         slots: SlotPool,
+        lapsing_within_ms: int = 0,
     ) -> None:
         self._agent = agent
         self._key = key
@@ -105,6 +106,7 @@ class Repairer:
         self._codec = codec
         self._settings = settings
         self._slots = slots
+        self._lapsing_within_ms = lapsing_within_ms
         self._repairing = asyncio.Lock()
         self._fetcher = Fetcher(agent=agent, endpoint=endpoint, clock=clock, offload=offload)
         self._pusher = Pusher(agent=agent, endpoint=endpoint, node_key=key.public_key, clock=clock)
@@ -157,8 +159,9 @@ class Repairer:
         chance, groups = loss_chances(dossiers.values(), now), _Groups(self._book)
         views: dict[SegmentId, RepairView] = {}
         after, fresh_ms, copies = b"", now - RULES.fresh_ms, self._settings.copies
+        lapsing_ms = now + self._lapsing_within_ms
         while page := await self._offload(
-            partial(self._store.segments_short, fresh_ms, doubtful, copies, _PAGE, after)
+            partial(self._store.segments_short, fresh_ms, doubtful, copies, _PAGE, after, lapsing_ms)
         ):
             after = page[-1]
             facts, placements, flights = await self._offload(partial(self._read, page))
@@ -172,6 +175,7 @@ class Repairer:
                     groups,
                     copies,
                     now,
+                    self._lapsing_within_ms,
                 )
                 for one in facts.values()
                 if one.created_ms <= created_before_ms
