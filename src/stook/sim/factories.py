@@ -43,7 +43,7 @@ CARE = CareTiming(
 AUDITS = AuditRules(step_seconds=6 * HOUR_SECONDS, beat_ms=12 * HOUR_MS)
 """The same for audits: a heartbeat twice a day."""
 STEADY = replace(CARE, refresh_seconds=20 * HOUR_SECONDS, renew_seconds=4 * HOUR_SECONDS)
-"""For thousands of contracts that end together, at farmers that come and go: asked in vain, they are asked again soon."""
+"""For thousands of contracts that end together, at farmers that come and go: who was away is asked again soon."""
 RARELY = ChoreIntervals(
     reap_seconds=24 * HOUR_SECONDS,
     scrub_seconds=48 * HOUR_SECONDS,
