@@ -16,7 +16,7 @@ import pytest
 from sim_objects import assert_all_there, put_all, some_objects
 from stook.contracts.lifecycle import ContractState
 from stook.ids import NodeId
-from stook.renter.auditor import AuditRules
+from stook.renter.audit_rules import AuditRules
 from stook.shards.geometry import Policy
 from stook.sim.adversaries import Forgets
 from stook.sim.factories import agent_options

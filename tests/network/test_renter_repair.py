@@ -13,7 +13,7 @@ from sim_objects import assert_all_there, assert_spread, put_all, some_objects
 from stook.audits.allowance import DAY_MS, Allowance
 from stook.audits.containment import Silence
 from stook.ids import NodeId, SegmentId
-from stook.renter.auditor import AuditRules
+from stook.renter.audit_rules import AuditRules
 from stook.renter.repair_plan import RepairJob
 from stook.renter.repairer import BYTES, RepairSettings
 from stook.shards.geometry import Policy

@@ -19,7 +19,7 @@ from stook.errors import MisbehaviourError
 from stook.ids import NetworkId, NodeId
 from stook.renter.planner import Candidate
 from stook.renter.standing import UNKNOWN, Standing, candidate_of, standings
-from stook.storage.agent_audit_ports import Dossier
+from stook.storage.agent_audit_ports import Dossier, FarmerChange
 from stook.storage.fading import Counter
 from stook.storage.renter_ports import AgentStore, Outcome, OutcomeKind
 from stook.wire.endpoint import Peer
@@ -87,6 +87,18 @@ class FarmerBook:
     def take(self, dossiers: Iterable[Dossier]) -> None:
         """These were just read or written."""
         self._dossiers.update((each.farmer, each) for each in dossiers)
+
+    async def write(self, *changes: FarmerChange) -> None:
+        """Write down steps of the auditor, all of them or none, and know them here."""
+        if not changes:
+            return
+        farmers = [change.farmer for change in changes]
+
+        def work() -> Iterable[Dossier]:
+            self._store.change(*changes)
+            return [self._store.dossier(farmer) for farmer in farmers]
+
+        self.take(await self._offload(work))
 
     def dossier(self, farmer: NodeId) -> Dossier:
         """What is thought of the farmer."""

@@ -11,7 +11,7 @@ from stook.identity.keys import KeyTree, NodeKey, new_phrase
 from stook.ids import NetworkId
 from stook.merkle import UNIT_BYTES
 from stook.renter.agent import AgentOptions
-from stook.renter.auditor import HOUR_MS, AuditRules
+from stook.renter.audit_rules import HOUR_MS, AuditRules
 from stook.renter.caretaker import CareTiming
 from stook.renter.drafts import DAY_MS
 from stook.renter.planner import Spread
