@@ -1,4 +1,4 @@
-"""What an order to place shards gets from contracts that exist already, and what has to be claimed. Pure."""
+"""What an order to place shards gets from contracts that exist already, and what has to be claimed."""
 
 from __future__ import annotations
 
