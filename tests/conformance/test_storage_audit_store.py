@@ -360,6 +360,7 @@ def test_surplus_is_given_up_by_what_is_true_when_it_is_written(store: AgentStor
     assert store.cancel_surplus(0, 9) == []
     store.change(FarmerChange(ME, leaving_by_ms=0))
     assert store.cancel_surplus(10_000, 9) == [], "the first lapses"
+    assert store.cancel_surplus(0, 9, 300) == [], "the later is too young"
     assert store.cancel_surplus(9_999, 9) == [later.contract_id]
     assert (state(store, first), state(store, later)) == (STORED, CANCELLING)
     assert store.cancel_surplus(0, 9) == []

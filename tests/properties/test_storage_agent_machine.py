@@ -255,6 +255,7 @@ class AgentMachine(RuleBasedStateMachine):
         self.both(lambda store: store.surplus(FARMERS[:1], 9))
         self.both(lambda store: store.surplus((), 9))
         self.both(lambda store: store.surplus((), 9, 45))
+        self.both(lambda store: store.surplus((), 9, 0, 9))
         for copies in (1, 2):
             self.both(lambda store, copies=copies: store.segments_short(5, FARMERS[:1], copies, 3, b""))  # type: ignore[misc]
         self.both(lambda store: store.health(5, FARMERS[:1]))

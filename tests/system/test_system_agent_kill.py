@@ -239,7 +239,6 @@ class Keeper:
             counts = store.counts().placements
             left: dict[str, Any] = {
                 "wanting": 6 * len(segments) - len(times),
-                "twice": sum(times.values()) - len(times),
                 "unproved": sum(not each.proved_ms for each in stored),
                 "open": len(store.open_challenges()),
                 "flights": sum(map(len, store.flights(segments).values())),

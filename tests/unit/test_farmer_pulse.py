@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stook.errors import ReasonCode, RefusedError
-from stook.farmer.pulse import PulseBook
+from stook.farmer.pulse import PulseBook, Spacing
 from stook.farmer.settings import AuditLimits
 from stook.ids import PublicKey
 from stook.storage.ports import Totals
@@ -58,3 +58,15 @@ def test_sums_are_added_up_once_a_minute() -> None:
     assert [book.totals(ONE, at, add_up).stored_bytes for at in (0.0, 59.0, 60.0, 61.0)] == [1, 1, 2, 2]
     assert book.totals(OTHER, 0.0, add_up).stored_bytes == 3
     assert sums == [ONE, ONE, OTHER]
+
+
+def test_what_was_done_just_now_is_not_done_again_so_soon() -> None:
+    spacing = Spacing(5, 2, "just now")
+    spacing.admit(b"a", 0.0)
+    with pytest.raises(RefusedError) as error:
+        spacing.admit(b"a", 4.0)
+    assert (error.value.code, error.value.retry_after_ms) == (ReasonCode.RATE_LIMITED, 1001)
+    spacing.admit(b"b", 4.0)
+    spacing.admit(b"a", 5.0)
+    spacing.admit(b"c", 6.0)  # and b, longest ago, is forgotten
+    spacing.admit(b"b", 6.0)

@@ -1,4 +1,8 @@
-"""What keeps HEARTBEAT cheap: how often one caller is answered, and sums that are not added up anew each time. Pure."""
+"""What keeps requests that cost nothing from costing the farmer much. Pure.
+
+HEARTBEAT: how often one caller is answered, and sums that are not added up anew each time. RENEW: how soon one contract
+is renewed again.
+"""
 
 from __future__ import annotations
 
@@ -49,3 +53,23 @@ class PulseBook:
         if one.totals is None or now_seconds - one.summed_seconds >= self._limits.totals_seconds:
             one.totals, one.summed_seconds = add_up(caller), now_seconds
         return one.totals
+
+
+class Spacing:
+    """Things that may be done again only after so many seconds; those longest ago are forgotten first."""
+
+    def __init__(self, seconds: float, remembered: int, why: str) -> None:
+        self._seconds = seconds
+        self._remembered = remembered
+        self._why = why
+        self._done: OrderedDict[bytes, float] = OrderedDict()
+
+    def admit(self, name: bytes, now_seconds: float) -> None:
+        """Raises `RefusedError` (RATE_LIMITED) when it is too soon; else counts from now."""
+        left = self._seconds - max(0.0, now_seconds - self._done.get(name, float("-inf")))
+        if left > 0:
+            raise RefusedError(ReasonCode.RATE_LIMITED, self._why, retry_after_ms=int(1000 * left) + 1)
+        self._done[name] = now_seconds
+        self._done.move_to_end(name)
+        if len(self._done) > self._remembered:
+            self._done.popitem(last=False)

@@ -162,8 +162,7 @@ class Auditor:
         self._totals = {each.farmer: each for each in await self._offload(self._store.totals)}
         opened = await self._left_open()
         await self._book.reload()
-        for farmer in await self._pulses.beat(self._totals):
-            await self._deliver(farmer)
+        await self._deliver_all(await self._pulses.beat(self._totals))
         jobs = await self._jobs(opened, everybody=everybody)
         async with Tasks() as group:
             tasks = [group.create_task(self._round(job, opened.get(job.node_id))) for job in jobs]
@@ -390,6 +389,15 @@ class Auditor:
         ]
         placements = await self._offload(lambda: [self._store.placement(name) for name in names])
         return [each.receipt for each in placements if each is not None and each.receipt is not None]
+
+    async def _deliver_all(self, farmers: Sequence[NodeId]) -> None:
+        async def one(farmer: NodeId) -> None:
+            async with self._gate:
+                await self._deliver(farmer)
+
+        async with Tasks() as group:
+            for farmer in farmers:
+                group.create_task(one(farmer))
 
     async def _deliver(self, farmer: NodeId) -> None:
         """Hand the farmer the receipts it does not have, for a day after their rounds."""

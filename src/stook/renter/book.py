@@ -17,6 +17,7 @@ from stook.clock import Clock, Offload
 from stook.contracts.announcement import SignedAnnouncement, is_fresh, verify_announcement
 from stook.errors import MisbehaviourError
 from stook.ids import NetworkId, NodeId
+from stook.renter.drafts import GoingRates
 from stook.renter.planner import Candidate
 from stook.renter.standing import UNKNOWN, Standing, candidate_of, standings
 from stook.storage.agent_audit_ports import Dossier, FarmerChange
@@ -208,6 +209,13 @@ class FarmerBook:
         """Whom to call; without a known address only a session the farmer opened can reach it."""
         signed = self._known.get(farmer)
         return Peer(farmer) if signed is None else Peer.of(signed.announcement.contact)
+
+    def going_rates(self) -> GoingRates | None:
+        """What farmers take that announced themselves lately."""
+        now = self._clock.now_ms()
+        return GoingRates.of(
+            signed.announcement for signed in self._known.values() if is_fresh(signed.announcement, now)
+        )
 
     def candidates(self) -> list[Candidate]:
         """Everyone who announced itself lately, as placement sees them."""

@@ -48,6 +48,10 @@ class CareTiming:
     page: int = 256
     farmers_at_once: int = 16
     call_deadline_seconds: float = 30.0
+    patience_seconds: float = 60.0
+    """Who took so long over its renewals, or its cancellations, is asked about the rest with the next round."""
+    surplus_after_ms: int = 3 * DAY_MS
+    """How long a copy made for a silent farmer stays when that one is back: who comes and goes does so again."""
 
     def renewed_before_ms(self, duration_ms: int) -> int:
         """How long before its end a contract of this length is asked to be renewed for the first time."""
@@ -159,8 +163,9 @@ class Caretaker:
 
     async def give_up_surplus(self) -> int:
         """Give up what was made again though its first farmer, silent then, has proved itself since."""
-        lapsing_ms = self._clock.now_ms() + self._lapsing_within_ms
-        return len(await self._offload(lambda: self._store.cancel_surplus(lapsing_ms, MAX_BATCH)))
+        now = self._clock.now_ms()
+        lapsing_ms, before_ms = now + self._lapsing_within_ms, now - self._timing.surplus_after_ms
+        return len(await self._offload(lambda: self._store.cancel_surplus(lapsing_ms, MAX_BATCH, before_ms)))
 
     async def give_up_expired(self) -> int:
         """Give up what ran out long ago: a farmer may have signed a renewal that we never heard of, and hold it."""
@@ -168,7 +173,7 @@ class Caretaker:
         return await self._offload(lambda: self._store.expire(before))
 
     async def _cancel_at(self, farmer: NodeId) -> int:
-        confirmed, after = 0, b""
+        confirmed, after, until = 0, b"", self._clock.monotonic() + self._timing.patience_seconds
         while page := await self._offload(partial(self._store.cancelling, farmer, MAX_BATCH, after)):
             request = encode(Cancel(contract_ids=tuple(placement.contract_id for placement in page)))
             try:
@@ -185,6 +190,8 @@ class Caretaker:
                 await self._offload(partial(self._store.record_erased, erased, self._clock.now_ms()))
             confirmed += len(erased)
             after = page[-1].contract_id
+            if self._clock.monotonic() >= until:
+                break
         return confirmed
 
 

@@ -28,6 +28,8 @@ _FRESH_MS = 5 * MINUTE_MS
 """How long it counts, for telling our own outages, that somebody answered or did not."""
 _ENOUGH_PULSES = 8
 _PAGES_OF_LOSSES = 256
+_PATIENCE = 3
+"""How many deadlines of one call a farmer may take for all that it has to say."""
 
 
 class Pulses:
@@ -140,8 +142,11 @@ class Pulses:
 
     async def _ask_heartbeat(self, farmer: NodeId) -> bool:
         after, notes = b"", tuple[SignedLossNote, ...]()
+        until = self._clock.monotonic() + _PATIENCE * self._rules.call_deadline_seconds
         try:
             for _ in range(_PAGES_OF_LOSSES):
+                if self._clock.monotonic() >= until:
+                    break  # what it has left to say it says the next time; nobody waits for it that long
                 payload = encode(Heartbeat(after=after, notes=notes))
                 answer = await self._endpoint.call(
                     self._book.peer(farmer),

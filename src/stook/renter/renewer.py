@@ -21,7 +21,7 @@ from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NodeId
 from stook.renter.book import FarmerBook
 from stook.renter.caretaker import CareTiming
-from stook.renter.drafts import DraftRules, renewal_terms
+from stook.renter.drafts import DraftRules, GoingRates, renewal_terms
 from stook.renter.tasks import Tasks
 from stook.storage.renter_ports import AgentStore, Placement
 from stook.wire.endpoint import Endpoint
@@ -54,13 +54,18 @@ class Renewer:
         self._offload = offload
         self._timing = timing
         self._renewing = asyncio.Lock()
+        self._going: GoingRates | None = None
+        self._taken: dict[NodeId, float] = {}
+        """Seconds that each farmer took in this round."""
 
     async def renew_due(self) -> int:
         """Ask for the renewal of everything that ends soon; how much was renewed.
 
-        Who does not answer is not asked about anything else in this round, and holds up nobody else.
+        Who does not answer, or takes its time about each, is not asked about anything else in this round, and holds up
+        nobody else.
         """
         async with self._renewing:
+            self._going, self._taken = self._book.going_rates(), {}
             before = self._clock.now_ms() + self._timing.renewed_before_ms(self._rules.duration_ms)
             renewed, mute, after = 0, set[NodeId](), None
             while page := await self._offload(partial(self._store.ending, before, self._timing.page, after)):
@@ -90,6 +95,10 @@ class Renewer:
         """Ask one farmer, one contract after another; how many it renewed."""
         renewed = 0
         for each in placements:
+            if self._taken.get(each.farmer, 0.0) >= self._timing.patience_seconds:
+                mute.add(each.farmer)
+                break
+            begun = self._clock.monotonic()
             request = asked.get(each.contract_id) or self._renewal(each)
             if request is None:
                 continue
@@ -103,7 +112,8 @@ class Renewer:
                     mute.add(each.farmer)
                     break
             except PeerError:
-                continue  # it did not sign what it was asked to, which is no reason to leave the others to run out
+                pass  # it did not sign what it was asked to, which is no reason to leave the others to run out
+            self._taken[each.farmer] = self._taken.get(each.farmer, 0.0) + self._clock.monotonic() - begun
         return renewed
 
     async def _renew(self, placement: Placement, request: Renew) -> bool:
@@ -130,5 +140,5 @@ class Renewer:
         signed, now = self._book.announcement(placement.farmer), self._clock.now_ms()
         if signed is None or placement.contract.terms.end_ms <= now:
             return None
-        terms = renewal_terms(placement.contract, signed.announcement, self._rules, now)
+        terms = renewal_terms(placement.contract, signed.announcement, self._rules, now, self._going)
         return None if terms is None else sign_renewal(terms, self._key)

@@ -38,11 +38,12 @@ CARE = CareTiming(
     repair_seconds=6 * HOUR_SECONDS,
     move_seconds=6 * HOUR_SECONDS,
     renew_seconds=24 * HOUR_SECONDS,
+    surplus_after_ms=0,
 )
 
 AUDITS = AuditRules(step_seconds=6 * HOUR_SECONDS, beat_ms=12 * HOUR_MS)
 """The same for audits: a heartbeat twice a day."""
-STEADY = replace(CARE, refresh_seconds=20 * HOUR_SECONDS, renew_seconds=4 * HOUR_SECONDS)
+STEADY = replace(CARE, refresh_seconds=20 * HOUR_SECONDS, renew_seconds=4 * HOUR_SECONDS, surplus_after_ms=3 * DAY_MS)
 """For thousands of contracts that end together, at farmers that come and go: who was away is asked again soon."""
 RARELY = ChoreIntervals(
     reap_seconds=24 * HOUR_SECONDS,

@@ -87,17 +87,19 @@ class SqlUpkeepStore:
             for some in chunks(contract_ids):
                 move(connection, _TABLE.contract_id.in_(some), [CLAIMED, STORED, LOST], CANCELLING)
 
-    def surplus(self, doubtful: Collection[NodeId], limit: int, lapsing_ms: int = 0) -> list[ContractId]:
+    def surplus(
+        self, doubtful: Collection[NodeId], limit: int, lapsing_ms: int = 0, before_ms: int = 2**62
+    ) -> list[ContractId]:
         """See the port."""
         with self._database.read() as connection:
-            return _named(connection, _surplus(doubtful, lapsing_ms).limit(limit))
+            return _named(connection, _surplus(doubtful, lapsing_ms, before_ms).limit(limit))
 
-    def cancel_surplus(self, lapsing_ms: int, limit: int) -> list[ContractId]:
+    def cancel_surplus(self, lapsing_ms: int, limit: int, before_ms: int = 2**62) -> list[ContractId]:
         """See the port."""
-        if not self.surplus((), 1, lapsing_ms):  # the rule; then nobody need wait for a writer
+        if not self.surplus((), 1, lapsing_ms, before_ms):  # the rule; then nobody need wait for a writer
             return []
         with self._database.write() as connection:
-            names = _named(connection, _surplus(_doubtful(connection), lapsing_ms).limit(limit))
+            names = _named(connection, _surplus(_doubtful(connection), lapsing_ms, before_ms).limit(limit))
             _give_up(connection, names)
         return names
 
@@ -174,14 +176,14 @@ def _elsewhere(other: Any) -> Select[Any]:
     )
 
 
-def _surplus(doubtful: Collection[NodeId], lapsing_ms: int) -> Select[Any]:
+def _surplus(doubtful: Collection[NodeId], lapsing_ms: int, before_ms: int) -> Select[Any]:
     other = aliased(tables.placements).c
     earlier: ColumnElement[bool] = or_(
         other.stored_ms < _TABLE.stored_ms,
         (other.stored_ms == _TABLE.stored_ms) & (other.contract_id < _TABLE.contract_id),
     )
     better = _elsewhere(other).where(other.proved_ms > _TABLE.stored_ms, other.end_ms > lapsing_ms, earlier)
-    query = select(_TABLE.contract_id).where(_TABLE.state == STORED)
+    query = select(_TABLE.contract_id).where(_TABLE.state == STORED, _TABLE.stored_ms < before_ms)
     for some in chunks(sorted(doubtful)):
         better = better.where(other.farmer.not_in(some))
         query = query.where(_TABLE.farmer.not_in(some))

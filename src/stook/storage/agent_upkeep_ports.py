@@ -59,15 +59,17 @@ class UpkeepStore(Protocol):
         """As `AgentStore.cancel`, and STORED placements as well, whatever is stored elsewhere."""
         ...
 
-    def surplus(self, doubtful: Collection[NodeId], limit: int, lapsing_ms: int = 0) -> list[ContractId]:
+    def surplus(
+        self, doubtful: Collection[NodeId], limit: int, lapsing_ms: int = 0, before_ms: int = 2**62
+    ) -> list[ContractId]:
         """STORED placements of shards that are STORED elsewhere as well, longer, and were proved there since; by id.
 
-        Those at, and beside those at, farmers that are `doubtful` are left alone, and those beside shards whose
-        contracts end by `lapsing_ms`.
+        Those at, and beside those at, farmers that are `doubtful` are left alone, those beside shards whose contracts
+        end by `lapsing_ms`, and those stored since `before_ms`.
         """
         ...
 
-    def cancel_surplus(self, lapsing_ms: int, limit: int) -> list[ContractId]:
+    def cancel_surplus(self, lapsing_ms: int, limit: int, before_ms: int = 2**62) -> list[ContractId]:
         """What is `surplus` while this is written, with those doubtful who are then, becomes CANCELLING; which."""
         ...
 

@@ -92,13 +92,16 @@ class MemoryUpkeepStore:
         with self._lock:
             self._give_up(contract_ids)
 
-    def surplus(self, doubtful: Collection[NodeId], limit: int, lapsing_ms: int = 0) -> list[ContractId]:
+    def surplus(
+        self, doubtful: Collection[NodeId], limit: int, lapsing_ms: int = 0, before_ms: int = 2**62
+    ) -> list[ContractId]:
         """See the port."""
         with self._lock:
             found = [
                 each.contract_id
                 for each in self._placements.values()
                 if each.state == STORED
+                and each.stored_ms < before_ms
                 and each.farmer not in doubtful
                 and any(
                     other.proved_ms > each.stored_ms
@@ -110,10 +113,10 @@ class MemoryUpkeepStore:
             ]
         return sorted(found)[:limit]
 
-    def cancel_surplus(self, lapsing_ms: int, limit: int) -> list[ContractId]:
+    def cancel_surplus(self, lapsing_ms: int, limit: int, before_ms: int = 2**62) -> list[ContractId]:
         """See the port."""
         with self._lock:
-            names = self.surplus(self._doubtful(), limit, lapsing_ms)
+            names = self.surplus(self._doubtful(), limit, lapsing_ms, before_ms)
             self._give_up(names)
             return names
 
