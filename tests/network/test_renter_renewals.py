@@ -11,7 +11,7 @@ from stook.errors import ReasonCode, RefusedError
 from stook.shards.geometry import Policy
 from stook.sim.adversary import Adversary, Around
 from stook.sim.factories import agent_options
-from stook.sim.loop import run
+from stook.sim.loop import VirtualClock, run
 from stook.sim.testnet import Testnet
 from stook.sim.watch import placements
 from stook.storage.renter_ports import Placement, PlacementState
@@ -159,5 +159,27 @@ def test_those_that_are_away_hold_up_nobody() -> None:
             assert revisions == {each.contract_id: int(each.farmer not in away) for each in first}
             # One deadline each, however many contracts there are.
             assert net.renter.clock.now_ms() - begun <= 3 * 35_000
+
+    run(main(), within_seconds=60 * DAY)
+
+
+def test_a_clock_that_is_wrong_by_months_has_nothing_erased() -> None:
+    async def main() -> None:
+        async with Testnet(farmers=8, seed=6, options=agent_options(POLICY, contract_days=40)) as net:
+            objects = some_objects(net, (5_000, 120_000))
+            await put_all(net, objects)
+            await net.step_chores("announce", "refresh", "audit")
+            before = {each.contract_id: each.state for each in placements(net)}
+            right, net.renter.clock = net.renter.clock, VirtualClock(200 * 86_400_000)
+            await net.restart_renter()
+            for _ in range(3):
+                await net.step_chores("refresh", "audit", "repair", "renew", "cancel", "tidy")
+                await net.pass_seconds(DAY / 4)
+            net.renter.clock = right
+            await net.restart_renter()
+            for _ in range(2):
+                await net.step_chores("announce", "refresh", "audit", "repair", "renew", "cancel", "tidy")
+            assert {each.contract_id: each.state for each in placements(net)} == before
+            await assert_all_there(net, objects)
 
     run(main(), within_seconds=60 * DAY)

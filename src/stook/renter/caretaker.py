@@ -168,9 +168,18 @@ class Caretaker:
         return len(await self._offload(lambda: self._store.cancel_surplus(lapsing_ms, MAX_BATCH, before_ms)))
 
     async def give_up_expired(self) -> int:
-        """Give up what ran out long ago: a farmer may have signed a renewal that we never heard of, and hold it."""
-        before = self._clock.now_ms() - self._timing.expired_after_ms
-        return await self._offload(lambda: self._store.expire(before))
+        """Give up what ran out long ago: a farmer may have signed a renewal that we never heard of, and hold it.
+
+        Only while most holders answered within two days. They talk to nobody whose clock is off by minutes; so a clock
+        that is wrong by months takes nothing for run out and has nothing erased.
+        """
+        now = self._clock.now_ms()
+        holders = {each.farmer for each in await self._offload(self._store.totals)}
+        dossiers = await self._offload(self._store.dossiers)
+        heard = {each.farmer for each in dossiers if now - 2 * DAY_MS <= each.heard_ms <= now}
+        if 2 * len(heard & holders) < len(holders):
+            return 0
+        return await self._offload(lambda: self._store.expire(now - self._timing.expired_after_ms))
 
     async def _cancel_at(self, farmer: NodeId) -> int:
         confirmed, after, until = 0, b"", self._clock.monotonic() + self._timing.patience_seconds
