@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import cast
 
+from msgspec import structs
+
 from sim_objects import assert_all_there, put_all, some_objects
 from stook.audits.messages import AuditMethod, Heartbeat, HeartbeatReply
 from stook.codec import decode, encode
@@ -188,3 +190,49 @@ async def lived(net: Testnet, hours: int) -> None:
 def known(net: Testnet) -> set[ContractId]:
     """Every contract that was ever stored and is not forgotten."""
     return {name for name, each in net.renter.store._placements.items() if each.stored_ms}
+
+
+class TellsSlowly(Adversary):
+    """Honest, with a slow disk: it tells one loss at a time, nine seconds each."""
+
+    def handler(self, method: str, honest: Handler) -> Handler:
+        if method != AuditMethod.HEARTBEAT:
+            return honest
+
+        async def serve(exchange: Exchange, payload: bytes) -> None:
+            class OneAtATime(Around):
+                async def reply(self, data: bytes) -> None:
+                    true = decode(HeartbeatReply, data)
+                    if true.losses:
+                        await asyncio.sleep(9)
+                    more = true.more or len(true.losses) > 1
+                    await self._inner.reply(encode(structs.replace(true, losses=true.losses[:1], more=more)))
+
+            await honest(cast(Exchange, OneAtATime(exchange)), payload)
+
+        return serve
+
+
+def test_who_has_many_losses_to_tell_is_not_asked_before_it_told_them() -> None:
+    async def main() -> None:
+        options = agent_options(POLICY, spares=0, audits=AuditRules())
+        async with Testnet(farmers=6, seed=10, options=options, cast={3: TellsSlowly}) as net:
+            for number in range(9):
+                await put_all(net, {f"{number}": net.dice(90_000)})
+            unlucky, store = net.farmers[3], net.renter.store
+            held = store.stored_at(unlucky.node_id)
+            assert len(held) == 9
+            await net.pass_seconds(2 * HOUR)
+            await net.renter.agent.auditor.audit_all()
+            for each in held:
+                unlucky.disk.erase(each.root)
+            await unlucky.farmer.scrub_everything()
+            for _ in range(6):
+                await net.renter.agent.auditor.audit_all()
+                await net.pass_seconds(60)
+            told = store.noted_losses(each.contract_id for each in held)
+            assert len(told) == 9
+            assert not any(each.note.note.asked for each in told.values())
+            assert store.dossier(unlucky.node_id).score.crime is None
+
+    run(main(), within_seconds=DAY)

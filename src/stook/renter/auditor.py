@@ -268,6 +268,8 @@ class Auditor:
             farmer, begun_ms = job.node_id, self._clock.now_ms()
             if not await self._pulses.heartbeat(farmer):
                 return _Unanswered(farmer, begun_ms, None, {}, left_open)
+            if farmer in self._pulses.confessing:
+                return None  # it is asked once it has told what it lost
             drawn = await self._drawer.draw(job, self._book.dossier(farmer), left_open)
             if drawn is None:
                 await self._prove_nothing(farmer)

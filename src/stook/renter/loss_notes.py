@@ -41,14 +41,17 @@ class LossNotes:
 
     async def _declare_loss(self, exchange: Exchange, payload: bytes) -> None:
         losses = decode(DeclareLoss, payload).losses
-        noted = await self.note(exchange.peer_id, losses)
+        noted, _ = await self.note(exchange.peer_id, losses)
         of = {each.loss.loss.contract_id: each.note for each in noted}
         await exchange.reply(encode(LossesNoted(tuple(of.get(each.loss.contract_id) for each in losses))))
 
-    async def note(self, farmer: NodeId, losses: Sequence[SignedLoss]) -> list[NotedLoss]:
-        """Note durably which of these losses are the farmer's to tell; those noted before keep their first note."""
+    async def note(self, farmer: NodeId, losses: Sequence[SignedLoss]) -> tuple[list[NotedLoss], int]:
+        """Note durably which of these losses are the farmer's to tell, and how many of them are news.
+
+        Those noted before keep their first note.
+        """
         if not losses:
-            return []
+            return [], 0
         lock = self._noting.setdefault(farmer, asyncio.Lock())
         async with lock:
             names = [each.loss.contract_id for each in losses]
@@ -63,9 +66,11 @@ class LossNotes:
                 except MisbehaviourError:
                     continue
                 noted.append(note_loss(signed, self._key, now, asked.get(placement.contract_id, b"")))
+            told = {each.loss.loss.contract_id for each in noted}
+            known = await self._offload(lambda: self._store.noted_losses(told))
             kept = await self._offload(lambda: self._store.note_losses(farmer, noted, now))
             self._book.take([await self._offload(partial(self._store.dossier, farmer))])
-        return kept
+        return kept, len(told) - len(known)
 
     async def _asked(self, farmer: NodeId) -> Mapping[ContractId, bytes]:
         """The first challenge about each shard that is not answered for: a loss of it that comes now comes too late."""

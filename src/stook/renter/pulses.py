@@ -55,6 +55,10 @@ class Pulses:
         self._offload = offload
         self._rules = rules
         self._gate = gate
+        self.confessing: set[NodeId] = set()
+        """Those that had more losses to tell than there was time for, and are still telling new ones: what they did not
+        come to yet may not be asked about, or honest losses would be lies.
+        """
         self._missed: Counter[NodeId] = Counter()
         """Heartbeats missed in a row, while it was not our line."""
         self._pulses: dict[NodeId, tuple[int, bool]] = {}
@@ -141,12 +145,14 @@ class Pulses:
         return answered
 
     async def _ask_heartbeat(self, farmer: NodeId) -> bool:
-        after, notes = b"", tuple[SignedLossNote, ...]()
+        after, notes, news = b"", tuple[SignedLossNote, ...](), 0
+        self.confessing.discard(farmer)
         until = self._clock.monotonic() + _PATIENCE * self._rules.call_deadline_seconds
         try:
             for _ in range(_PAGES_OF_LOSSES):
                 if self._clock.monotonic() >= until:
-                    break  # what it has left to say it says the next time; nobody waits for it that long
+                    self._put_off(farmer, news)
+                    break
                 payload = encode(Heartbeat(after=after, notes=notes))
                 answer = await self._endpoint.call(
                     self._book.peer(farmer),
@@ -156,8 +162,8 @@ class Pulses:
                 )
                 reply = decode(HeartbeatReply, answer)
                 await self._note_leave(farmer, reply.leaving_by_ms)
-                noted = await self._losses.note(farmer, reply.losses)
-                notes = tuple(each.note for each in noted)
+                noted, fresh = await self._losses.note(farmer, reply.losses)
+                notes, news = tuple(each.note for each in noted), news + fresh
                 last = reply.losses[-1].loss.contract_id if reply.losses else b""
                 if last > after:
                     after = last
@@ -165,6 +171,8 @@ class Pulses:
                     break
                 if not reply.more and not notes:
                     break
+            else:
+                self._put_off(farmer, news)
         except RefusedError as error:
             return not error.retryable
         except (UnreachableError, DeadlineError):
@@ -172,6 +180,11 @@ class Pulses:
         except PeerError:
             return True
         return True
+
+    def _put_off(self, farmer: NodeId, news: int) -> None:
+        """What it has left to say it says the next time. Who told nothing new in all that time only kept us waiting."""
+        if news:
+            self.confessing.add(farmer)
 
     async def _note_leave(self, farmer: NodeId, by_ms: int) -> None:
         if by_ms != self._book.dossier(farmer).leaving_by_ms:
