@@ -100,8 +100,14 @@ def fill(folder: Path, size: int, count: int) -> Holding:
     return Holding(known)
 
 
+def bytes_read() -> int:
+    """What this process has read by system calls, from files and sockets alike."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
 def serve(pipe: Pipe, folder: Path) -> None:
-    """A farmer until the pipe says so; each word is answered with the CPU seconds used so far."""
+    """A farmer until the pipe says so; each word is answered with the CPU seconds used and the bytes read so far."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -130,7 +136,7 @@ def serve(pipe: Pipe, folder: Path) -> None:
             await farmer.start()
             pipe.send((port, time.perf_counter() - began))
             while await loop.run_in_executor(None, pipe.recv):
-                pipe.send(time.process_time())
+                pipe.send((time.process_time(), bytes_read()))
             await farmer.stop(grace_seconds=1)
             await wire.close(grace_seconds=0)
 
@@ -151,6 +157,8 @@ class Round:
     wall: float
     asked_bytes: int
     answered_bytes: int
+    read_bytes: int
+    """What the farmer read, from disk and socket."""
 
 
 async def play(wire: Endpoint, port: int, holding: Holding, wanted: int, pipe: Pipe) -> Round:
@@ -164,11 +172,12 @@ async def play(wire: Endpoint, port: int, holding: Holding, wanted: int, pipe: P
         sent, received = sent + len(payload), received + len(reply)
         return reply
 
-    async def farmer_cpu() -> float:
+    async def farmer_used() -> tuple[float, int]:
         pipe.send(True)
-        return float(await loop.run_in_executor(None, pipe.recv))
+        seconds, size = await loop.run_in_executor(None, pipe.recv)
+        return float(seconds), int(size)
 
-    before = await farmer_cpu()
+    cpu_before, read_before = await farmer_used()
     meter = Meter()
     decode(HeartbeatReply, await call(AuditMethod.HEARTBEAT, encode(Heartbeat(b"", ()))))
     signed = draw_challenge(
@@ -190,8 +199,17 @@ async def play(wire: Endpoint, port: int, holding: Holding, wanted: int, pipe: P
     decode(Done, await call(AuditMethod.AUDIT_RECEIPT, encode(AuditReceipt(settled.signed, settled.lines))))
     auditor_cpu, wall = meter.read()
     assert settled.signed.receipt.count(Verdict.PASSED) == len(settled.lines), "an honest farmer failed"
-    used = await farmer_cpu() - before
-    return Round(len(settled.lines), signed.challenge.leaves, used, auditor_cpu, wall, sent, received)
+    cpu, read = await farmer_used()
+    return Round(
+        len(settled.lines),
+        signed.challenge.leaves,
+        cpu - cpu_before,
+        auditor_cpu,
+        wall,
+        sent,
+        received,
+        read - read_before,
+    )
 
 
 def figures(rounds: list[Round]) -> dict[str, Any]:
@@ -203,6 +221,7 @@ def figures(rounds: list[Round]) -> dict[str, Any]:
         "auditor_cpu_us_per_shard": spread([one.auditor_cpu / one.shards * 1e6 for one in rounds]),
         "asked_bytes_per_shard": spread([one.asked_bytes / one.shards for one in rounds]),
         "answered_bytes_per_shard": spread([one.answered_bytes / one.shards for one in rounds]),
+        "farmer_read_bytes_per_shard": spread([one.read_bytes / one.shards for one in rounds]),
         "audited_shards_per_s_and_farmer_core": spread([one.shards / one.farmer_cpu for one in rounds]),
         "wall_ms_per_round": spread([one.wall * 1e3 for one in rounds]),
     }

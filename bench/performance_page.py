@@ -145,6 +145,33 @@ def wire(result: Mapping[str, Any]) -> str:
     return markdown(["road", "sender CPU-s/GB", "receiver CPU-s/GB", "MB/s"], rows) + taken_on(result)
 
 
+def audit(result: Mapping[str, Any]) -> str:
+    """What an audited shard costs at both ends."""
+    rows = []
+    for kind in ("small", "large"):
+        held = result[kind]
+        for name in ("wide", "daily"):
+            asked = held[name]
+            one = {
+                key: value["median"] for key, value in asked.items() if isinstance(value, dict) and "median" in value
+            }
+            rows.append(
+                [
+                    f"{held['shards']:,} of {held['size_bytes'] >> 10:,} KiB",
+                    f"{one['units_per_round']:.0f} of {one['shards_per_round']:.0f}",
+                    f"{one['farmer_cpu_us_per_shard']:,.0f}",
+                    f"{one['auditor_cpu_us_per_shard']:,.0f}",
+                    f"{one['audited_shards_per_s_and_farmer_core']:,.0f}",
+                    f"{one['asked_bytes_per_shard']:,.0f} / {one['answered_bytes_per_shard']:,.0f}",
+                    f"{one['farmer_read_bytes_per_shard']:,.0f}",
+                    f"{asked['times_the_yardstick']:.1f}",
+                ]
+            )
+    header = ["shards held", "units drawn, of shards", "farmer CPU-µs", "auditor CPU-µs", "a second and farmer core"]
+    header += ["bytes asked / answered", "bytes the farmer read", "times the bare reading and hashing"]
+    return f"Per audited shard; medians of {result['rounds']} rounds.\n\n" + markdown(header, rows) + taken_on(result)
+
+
 BLOCKS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "versus_tahoe": ("versus_tahoe", versus),
     "versus_repair": ("versus_repair", versus),
@@ -153,6 +180,7 @@ BLOCKS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "small_files": ("end_to_end", small_files),
     "pipeline": ("pipeline", pipeline),
     "wire": ("wire", wire),
+    "audit": ("audit", audit),
 }
 
 

@@ -47,7 +47,7 @@ from stook.identity.pow import solve_puzzle
 from stook.ids import NetworkId, NodeId, PublicKey
 from stook.overlay.contact_book import BookLimits, ContactBook
 from stook.renter.agent import AgentOptions, LocalAgent
-from stook.renter.auditor import AuditRules
+from stook.renter.audit_rules import AuditRules
 from stook.renter.client import Client
 from stook.renter.planner import Spread
 from stook.renter.repairer import RepairSettings

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from msgspec import structs
-from test_storage_agent_store import FARMERS, facts, place, placement, receipt, sid, store
+from test_storage_agent_store import FARMERS, contract, facts, place, placement, receipt, sid, store
 
 import audit_store_samples as samples
 from stook.audits.allowance import Allowance
 from stook.audits.containment import Containment, Silence
 from stook.audits.score import NEWCOMER, Audited, DeclaredLoss, Entry, Heartbeat, Retrieved, explain, update
 from stook.audits.score import Beat as Came
+from stook.contracts.contract import Contract
+from stook.contracts.messages import Renew
 from stook.contracts.verdict import Verdict
 from stook.errors import ConflictError
+from stook.ids import Signature
 from stook.storage.agent_audit_ports import (
     Dossier,
     FarmerChange,
@@ -24,7 +28,7 @@ from stook.storage.agent_audit_ports import (
     Proof,
 )
 from stook.storage.agent_store import SqlAgentStore
-from stook.storage.renter_ports import AgentStore, PlacementState
+from stook.storage.renter_ports import AgentStore, Placement, PlacementState
 
 __all__ = ["store"]
 
@@ -269,3 +273,143 @@ def test_all_of_it_outlives_the_process(tmp_path: Path) -> None:
     assert store.flights([sid(1)])[sid(1)][0].owner == b"me"
     assert facts(1) == store.segment(sid(1))
     store.close()
+
+
+# -- renewing and giving up: `stook.storage.agent_upkeep_ports.UpkeepStore`
+
+
+def renewal(of: Placement, revision: int = 1, end: int = 20_000) -> Renew:
+    terms = contract(of.root, end=end, revision=revision, origin=of.contract_id).terms
+    return Renew(terms, Signature(b"s" * 64), Signature(b""))
+
+
+def test_the_request_that_was_kept_first_is_asked(store: AgentStore) -> None:
+    held, other = place(store, 1, 2)
+    first, second = renewal(held), renewal(held, end=30_000)
+    assert store.ask_renewal(first) == first
+    assert store.ask_renewal(second) == first
+    assert store.renewals([held.contract_id, other.contract_id]) == {held.contract_id: first}
+    store.drop_renewal(second)
+    assert store.ask_renewal(second) == first
+    store.drop_renewal(first)
+    assert store.ask_renewal(second) == second
+    store.renew([Contract(second.terms, Signature(b"f" * 64), second.renter_signature)])
+    assert store.renewals([held.contract_id]) == {}
+    assert store.ask_renewal(first) is None
+    third = renewal(held, revision=2)
+    assert store.ask_renewal(third) == third
+
+
+def test_nobody_asks_about_what_is_not_stored(store: AgentStore) -> None:
+    claimed = place(store, 1, stored=0, claimed=1)[0]
+    held = place(store, 2, 1)[0]
+    asked = renewal(held)
+    assert store.ask_renewal(renewal(claimed)) is None
+    assert store.ask_renewal(renewal(held, revision=2)) is None
+    assert store.ask_renewal(asked) == asked
+    store.cancel_stored([held.contract_id])
+    assert store.ask_renewal(asked) is None
+    store.forget(0)
+    assert store.renewals([held.contract_id]) == {}
+
+
+def test_a_renewal_that_farmers_told_of_is_answered(store: AgentStore) -> None:
+    held = place(store, 1, 1)[0]
+    asked = renewal(held)
+    store.ask_renewal(asked)
+    told = Contract(asked.terms, Signature(b"f" * 64), asked.renter_signature)
+    store.adopt([], [replace(held, contract=told)])
+    assert store.renewals([held.contract_id]) == {}
+
+
+def test_what_ends_is_paged_through_though_some_is_renewed(store: AgentStore) -> None:
+    made = [place(store, number, 1, end=900 + number % 2)[0] for number in range(1, 6)]
+    first = store.ending(1000, 2)
+    terms = contract(first[1].root, end=20_000, revision=1, origin=first[1].contract_id)
+    store.renew([terms])
+    rest = store.ending(1000, 9, first[1])
+    assert sorted(each.contract_id for each in first + rest) == sorted(each.contract_id for each in made)
+    assert store.ending(1000, 9, rest[-1]) == []
+
+
+def twice(store: AgentStore, end: int = 10_000) -> tuple[Placement, Placement]:
+    """One shard at two farmers; the first was proved after the second had it."""
+    (first,) = place(store, 1, 1, farmer=0, end=end)
+    later = placement(1, 0, farmer=4)
+    store.add_claims([later])
+    signed = receipt(later)
+    store.record_receipts([structs.replace(signed, receipt=structs.replace(signed.receipt, stored_at_ms=300))])
+    store.change(FarmerChange(ME, proved=Proof(400, (first.contract_id,))))
+    return first, later
+
+
+def state(store: AgentStore, of: Placement) -> PlacementState:
+    found = store.placement(of.contract_id)
+    assert found is not None
+    return found.state
+
+
+def test_surplus_is_given_up_by_what_is_true_when_it_is_written(store: AgentStore) -> None:
+    first, later = twice(store)
+    mute = Containment(Silence.CONTAINED, b"what", 1, 2, 3, 1, True, 4, 5, 6, 7)
+    store.change(FarmerChange(ME, silence=mute))
+    assert store.surplus((), 9) == [later.contract_id]
+    assert store.cancel_surplus(0, 9) == []
+    store.change(FarmerChange(ME, silence=Containment(), leaving_by_ms=5))
+    assert store.dossier(ME).leaving_by_ms == 5
+    assert store.cancel_surplus(0, 9) == []
+    store.change(FarmerChange(ME, leaving_by_ms=0))
+    assert store.cancel_surplus(10_000, 9) == [], "the first lapses"
+    assert store.cancel_surplus(0, 9, 300) == [], "the later is too young"
+    assert store.cancel_surplus(9_999, 9) == [later.contract_id]
+    assert (state(store, first), state(store, later)) == (STORED, CANCELLING)
+    assert store.cancel_surplus(0, 9) == []
+
+
+def test_what_was_moved_is_given_up_where_farmers_leave(store: AgentStore) -> None:
+    first, later = twice(store)
+    names = [first.contract_id, later.contract_id]
+    store.change(FarmerChange(FARMERS[4], proved=Proof(500, (later.contract_id,))))
+    assert store.cancel_moved(names, 0) == [], "nobody leaves"
+    store.change(FarmerChange(ME, leaving_by_ms=5), FarmerChange(FARMERS[4], leaving_by_ms=5))
+    assert store.cancel_moved(names, 0) == [], "both do"
+    store.change(FarmerChange(FARMERS[4], leaving_by_ms=0))
+    assert store.cancel_moved(names, 10_000) == [], "it ends there soon"
+    assert store.cancel_moved(names, 0) == [first.contract_id]
+    assert store.cancel_moved(names, 0) == store.cancel_moved([], 0) == []
+    assert (state(store, first), state(store, later)) == (CANCELLING, STORED)
+
+
+def test_nothing_is_moved_to_where_it_was_not_proved(store: AgentStore) -> None:
+    first, later = twice(store)
+    store.change(FarmerChange(ME, leaving_by_ms=5))
+    assert store.cancel_moved([first.contract_id, later.contract_id], 0) == []
+
+
+def test_what_is_replaced_is_given_up_while_it_is_replaced(store: AgentStore) -> None:
+    first, later = twice(store)
+    assert store.cancel_replaced(9) == []
+    store.mark_lost([first.contract_id])
+    assert store.cancel_replaced(9) == [first.contract_id]
+    assert (state(store, first), state(store, later)) == (CANCELLING, STORED)
+    store.mark_lost([later.contract_id])
+    assert store.cancel_replaced(9) == []
+
+
+def test_what_ended_goes(store: AgentStore) -> None:
+    held = place(store, 1, 2, claimed=1, end=800)
+    lasting = place(store, 2, 1, end=801)[0]
+    store.mark_lost([held[1].contract_id])
+    store.record_erased([(held[0].contract_id, None)], 1)
+    assert store.expire(800) == 0
+    assert store.expire(801) == 2
+    assert states(store, 1) == [CANCELLING, CANCELLING]
+    assert state(store, lasting) is STORED
+
+
+def test_what_lapses_does_not_count(store: AgentStore) -> None:
+    place(store, 1, 5, end=900)
+    assert store.segments_short(0, (), 1, 9, b"", 899) == []
+    assert store.health(0, (), 899) == HealthCounts(1, 0, 0, 0)
+    assert store.segments_short(0, (), 1, 9, b"", 900) == [sid(1)]
+    assert store.health(0, (), 900) == HealthCounts(0, 0, 0, 1)

@@ -612,3 +612,15 @@ def test_a_kill_between_loss_and_declaration_is_made_good_at_the_start() -> None
         assert loss == told  # one declaration, whatever happens
 
     at_a_farm(play)
+
+
+def test_heartbeats_without_end_are_told_to_wait() -> None:
+    async def play(scene: Round) -> None:
+        for _ in range(2):
+            await scene.stranger.heartbeat(scene.farm)
+        with pytest.raises(RefusedError) as refused:
+            await scene.stranger.heartbeat(scene.farm)
+        assert refused.value.code is ReasonCode.RATE_LIMITED
+        assert (await scene.renter.heartbeat(scene.farm)).stored_count == 3
+
+    at_a_farm(play, farm_settings=settings(GIB, audits=AuditLimits(heartbeat_burst=2, heartbeats_per_second=0.01)))

@@ -10,7 +10,7 @@ from stook.audits.evidence import Comparison, verify_receipt_file
 from stook.audits.messages import AuditMethod
 from stook.audits.score import Crime
 from stook.contracts.verdict import Verdict
-from stook.renter.auditor import AuditRules
+from stook.renter.audit_rules import AuditRules
 from stook.shards.geometry import Policy
 from stook.sim.adversaries import Forgets
 from stook.sim.adversary import Adversary

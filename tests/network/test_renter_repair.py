@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from sim_objects import assert_all_there, assert_spread, put_all, some_objects
+from stook.audits.allowance import DAY_MS, Allowance
 from stook.audits.containment import Silence
 from stook.ids import NodeId, SegmentId
-from stook.renter.auditor import AuditRules
-from stook.renter.repairer import RepairSettings
+from stook.renter.audit_rules import AuditRules
+from stook.renter.repair_plan import RepairJob
+from stook.renter.repairer import BYTES, RepairSettings
 from stook.shards.geometry import Policy
 from stook.sim.adversaries import Forgets
 from stook.sim.factories import agent_options
@@ -234,5 +237,51 @@ def test_a_farmer_that_leaves_is_emptied_by_itself_and_counted_after_an_audit() 
             await net.kill(leaver.number)
             await assert_all_there(net, objects)
             assert_spread(net)
+
+    run(main(), within_seconds=DAY)
+
+
+def test_some_segments_are_repaired_beside_each_other_and_every_byte_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        options = replace(OPTIONS, policy=Policy(3, 7, 7, 7), repair=RepairSettings(at_once=3, patience_ms=0))
+        async with Testnet(farmers=14, seed=31, options=options) as net:
+            objects = {}
+            for number in range(8):  # one by one, so that each is a segment of its own
+                objects |= {f"{number}": net.dice(100_000)}
+                await put_all(net, {f"{number}": objects[f"{number}"]})
+            await net.renter.client.settle()
+            repairer, store = net.renter.agent.repairer, net.renter.store
+            running, most, moved, spent = 0, 0, 0, 0
+            run_one, change = repairer._run, store.change
+
+            async def watched(job: RepairJob, *more: Any) -> int:
+                nonlocal running, most, moved
+                running, moved = running + 1, moved + job.moved_bytes
+                most = max(most, running)
+                try:
+                    return await run_one(job, *more)
+                finally:
+                    running -= 1
+
+            def counted(*changes: Any, allowances: Any = None) -> None:
+                nonlocal spent
+                if allowances and (new := allowances.get(BYTES)):
+                    kept = store.allowance(BYTES) or Allowance.full(new.per_day, new.at_ms)
+                    spent += (kept.at(new.at_ms).level - new.level) // DAY_MS
+                change(*changes, allowances=allowances)
+
+            monkeypatch.setattr(repairer, "_run", watched)
+            monkeypatch.setattr(store, "change", counted)
+            await net.kill(0, 1, 2, 3)
+            await care_for(net, 2 * HOUR)
+            assert most == 3
+            assert moved == spent > 0
+            alive = {farmer.node_id for farmer in net.farmers if farmer.alive}
+            for held in placements(net).values():
+                indices = [each.index for each in held if each.farmer in alive]
+                assert len(indices) == len(set(indices)) == 7
+            await assert_all_there(net, objects)
 
     run(main(), within_seconds=DAY)

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from audit_store_samples import loss, opened
 from stook.audits.score import Entry, Retrieved
 from stook.contracts.contract import AuditStrategy, AuditTerms, Contract, Settlement, Terms
+from stook.contracts.messages import Renew
 from stook.contracts.receipt import EraseReceipt, SignedEraseReceipt, SignedStorageReceipt, StorageReceipt
 from stook.errors import StookError
 from stook.ids import NetworkId, NodeId, PublicKey, SegmentId, ShardRoot, Signature
@@ -123,6 +124,33 @@ class AgentMachine(RuleBasedStateMachine):
         )
         self.both(lambda store: store.renew([Contract(terms, SIGNATURE, SIGNATURE)]))
 
+    @rule(of=PLACEMENTS, revision=st.integers(1, 2), drop=st.booleans(), end=st.integers(60, 62))
+    def ask_renewal(self, of: Placement, revision: int, drop: bool, end: int) -> None:
+        terms = msgspec.structs.replace(of.contract.terms, revision=revision, origin=of.contract_id, end_ms=end)
+        request = Renew(terms, SIGNATURE, Signature(b""))
+        self.both(lambda store: store.drop_renewal(request) if drop else store.ask_renewal(request))
+
+    @rule(farmer=st.sampled_from(FARMERS), by=st.integers(0, 1))
+    def leaving(self, farmer: NodeId, by: int) -> None:
+        self.both(lambda store: store.change(FarmerChange(farmer, leaving_by_ms=by)))
+
+    @rule(lapsing=st.sampled_from([0, 40, 50]))
+    def cancel_surplus(self, lapsing: int) -> None:
+        self.both(lambda store: store.cancel_surplus(lapsing, 2))
+
+    @rule(listed=SOME, lapsing=st.sampled_from([0, 40, 50]))
+    def cancel_moved(self, listed: list[Placement], lapsing: int) -> None:
+        names = list({each.contract_id for each in listed})
+        self.both(lambda store: store.cancel_moved(names, lapsing))
+
+    @rule()
+    def cancel_replaced(self) -> None:
+        self.both(lambda store: store.cancel_replaced(2))
+
+    @rule(before=st.integers(40, 52))
+    def expire(self, before: int) -> None:
+        self.both(lambda store: store.expire(before))
+
     @rule(which=st.lists(st.sampled_from(SEGMENTS), max_size=2))
     def release(self, which: list[SegmentId]) -> None:
         self.both(lambda store: store.release(which))
@@ -209,6 +237,12 @@ class AgentMachine(RuleBasedStateMachine):
         self.both(lambda store: store.claimed(3))
         self.both(lambda store: store.placements_at(FARMERS[0], b"", 9))
         self.both(lambda store: store.ending(51, 9))
+        self.both(lambda store: store.ending(99, 9, next(iter(store.ending(99, 1)), None)))
+        self.both(
+            lambda store: store.renewals(
+                build(s, i, f).contract_id for s in range(4) for i in range(3) for f in range(3)
+            )
+        )
         self.both(lambda store: store.counts())
         self.both(lambda store: store.farmer_stats(80))
         self.both(lambda store: store.totals())
@@ -220,9 +254,12 @@ class AgentMachine(RuleBasedStateMachine):
         self.both(lambda store: store.lost_and_replaced(9))
         self.both(lambda store: store.surplus(FARMERS[:1], 9))
         self.both(lambda store: store.surplus((), 9))
+        self.both(lambda store: store.surplus((), 9, 45))
+        self.both(lambda store: store.surplus((), 9, 0, 9))
         for copies in (1, 2):
             self.both(lambda store, copies=copies: store.segments_short(5, FARMERS[:1], copies, 3, b""))  # type: ignore[misc]
         self.both(lambda store: store.health(5, FARMERS[:1]))
+        self.both(lambda store: store.health(5, (), 45))
 
 
 AgentMachine.TestCase.settings = settings(

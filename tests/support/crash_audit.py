@@ -45,6 +45,8 @@ class Holdings:
 
     stored: dict[ContractId, NodeId] = field(default_factory=dict)
     signed: dict[ContractId, NodeId] = field(default_factory=dict)
+    contracts: dict[ContractId, Contract] = field(default_factory=dict)
+    """As the farmers have them, both kinds."""
     offered: int = 0
     """Reservations that the renter never signed; they lapse at consign-by and bind nobody."""
 
@@ -120,10 +122,12 @@ def kept_bytes(home: Path, found: list[Placement]) -> int:
 
 
 async def examine(home: Path, network: LocalNetwork, *, verify: bool) -> Holdings:
-    """Ask every farmer. With `verify` every shard is fetched and hashed, and shards that are not there are refused."""
+    """Ask every farmer that runs. With `verify` every shard is fetched and hashed; what is not there is refused."""
     holdings = Holdings()
     async with asking(home) as caller:
         for farmer in network.farmers:
+            if not farmer.alive:
+                continue
             place = Place(peer_of(farmer.uri))
             listed = [item async for item in _listed(caller, place)]
             if verify:
@@ -133,7 +137,9 @@ async def examine(home: Path, network: LocalNetwork, *, verify: bool) -> Holding
                 if not contract.renter_signature:
                     holdings.offered += 1
                     assert not stored
-                elif stored:
+                    continue
+                holdings.contracts[contract.contract_id] = contract
+                if stored:
                     holdings.stored[contract.contract_id] = place.peer.node_id
                 else:
                     holdings.signed[contract.contract_id] = place.peer.node_id

@@ -23,8 +23,8 @@ from stook.cli.renting import Settled
 from stook.contracts.verdict import Verdict
 from stook.errors import UserError
 from stook.ids import NodeId
-from stook.renter.agent import FarmerRecord
 from stook.renter.client import SegmentStat
+from stook.renter.farmer_record import FarmerRecord
 from stook.renter.planner import Reason
 from stook.shards.geometry import Policy
 from stook.storage.agent_audit_ports import Dossier

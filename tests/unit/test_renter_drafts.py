@@ -13,7 +13,7 @@ from stook.contracts.negotiation import DAY_MS, check_draft
 from stook.contracts.renewal import check_renewal, sign_renewal
 from stook.contracts.verdict import Verdict
 from stook.ids import NodeId
-from stook.renter.drafts import DraftRules, draft, renewal_terms
+from stook.renter.drafts import DraftRules, GoingRates, draft, renewal_terms
 from stook.renter.planner import Reason
 from stook.renter.standing import UNKNOWN, Standing, candidate_of, standings
 from stook.storage.renter_ports import FarmerStats, OutcomeKind
@@ -121,3 +121,20 @@ def test_who_lied_is_silent_or_loses_too_much_is_barred_and_not_merely_unlikely(
     for month in (3, 2, 1, 0):
         loser = update(loser, DeclaredLoss(1, 1), NOW_MS - month * 30 * 86_400_000)
     assert reason(loser) is Reason.LOSES_TOO_MUCH
+
+
+def test_who_has_our_shards_is_not_paid_more_than_twice_what_others_take() -> None:
+    old = contract()
+    price = old.terms.storage_price_per_gib_hour
+    offers = [announcement(storage_price_per_gib_hour=each) for each in (price, price, 2 * price, 10**15)]
+    going = GoingRates.of(offers)
+    assert going == GoingRates(price, announcement().download_price_per_gib)
+    assert GoingRates.of([]) is None
+    raised = announcement(storage_price_per_gib_hour=2 * price)
+    assert renewal_terms(old, raised, RULES, LATER_MS, going) is not None
+    raised = announcement(storage_price_per_gib_hour=2 * price + 1)
+    assert renewal_terms(old, raised, RULES, LATER_MS, going) is None
+    dear = announcement(download_price_per_gib=2 * going.download_price_per_gib + 1)
+    assert renewal_terms(old, dear, RULES, LATER_MS, going) is None
+    # What was agreed upon already is no reason to leave, however cheap others are.
+    assert renewal_terms(old, announcement(), RULES, LATER_MS, GoingRates(1, 1)) is not None

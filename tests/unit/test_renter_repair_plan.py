@@ -216,3 +216,21 @@ def test_a_lost_first_copy_is_made_again_from_the_second() -> None:
     (job,) = planned(view).jobs
     assert job.tasks[0] == Task(0, 0, Method.MIRROR)
     assert job.moved_bytes == 2 * 7 * SHARD
+
+
+def test_what_lapses_is_made_again_and_read_from_while_it_can_be() -> None:
+    lasting, lapsing = whole(4), [replace(held(index), lapsing=True) for index in range(4, 10)]
+    view = segment(*lasting, *lapsing)
+    found = health(view, NOW)
+    assert (found.proved, found.doubtful) == (frozenset(range(4)), frozenset(range(4, 10)))
+    (job,) = planned(view).jobs
+    assert {task.index for task in job.tasks} <= set(range(4, 11))
+    assert len(job.tasks) == 6
+    assert [shard.index for shard in job.sources[:4]] == [0, 1, 2, 3]
+    assert {shard.index for shard in job.sources} == set(range(10))
+    assert {shard.farmer for shard in view.held} <= job.excluding
+    # Everything may lapse together, and then is still read.
+    (job,) = planned(segment(*lapsing, *(replace(shard, lapsing=True) for shard in lasting))).jobs
+    assert len(job.tasks) == 10
+    silent = [replace(held(index, Fate.SILENT, silent_since_ms=NOW - 1), lapsing=True) for index in range(6, 10)]
+    assert decide(segment(*whole(5), *silent), health(segment(*whole(5), *silent), NOW)) is Decision.REPAIR

@@ -70,3 +70,9 @@ def test_who_lost_much_is_likelier_to_lose_again() -> None:
     steady = Dossier(node(1), known_ms=NOW - 365 * 86_400_000)
     chance = loss_chances([loser, steady], NOW)
     assert chance(node(0)) > chance(node(9)) > chance(node(1)) > 0
+
+
+def test_a_contract_that_ends_within_the_time_lapses() -> None:
+    placements = [placement(0, end_ms=NOW + 9), placement(1, end_ms=NOW + 10), placement(2, end_ms=NOW + 11)]
+    seen = view_of(FACTS, placements, (), {}, loss_chances((), NOW), lambda farmer: (), 1, NOW, 10)
+    assert [shard.lapsing for shard in seen.held] == [True, True, False]

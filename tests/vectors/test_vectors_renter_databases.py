@@ -105,6 +105,7 @@ def test_an_agent_database_of_the_second_schema_is_read(tmp_path: Path) -> None:
     store = SqlAgentStore.open(kept("agent-database-v2", tmp_path / "agent.db"))
     (dossier,) = store.dossiers()
     assert (dossier.next_due_ms, dossier.first_due_ms, dossier.beat_ms, dossier.heard_ms) == (9, 8, 720, 721)
+    assert dossier.leaving_by_ms == 0
     assert (dossier.known_ms, dossier.silence.state, dossier.silence.question) == (650, Silence.CONTAINED, b"what")
     assert [entry.at_ms for entry in store.history(dossier.farmer)] == [710]
     assert dossier.base.losses.mass == 1
@@ -122,6 +123,18 @@ def test_an_agent_database_of_the_second_schema_is_read(tmp_path: Path) -> None:
         (PlacementState.LOST, 0),
     ]
     assert list(store.noted_losses([each.contract_id for each in held])) == [held[2].contract_id]
+    store.close()
+
+
+def test_an_agent_database_of_the_third_schema_is_read(tmp_path: Path) -> None:
+    store = SqlAgentStore.open(kept("agent-database-v3", tmp_path / "agent.db"))
+    (dossier,) = store.dossiers()
+    assert (dossier.known_ms, dossier.leaving_by_ms) == (650, 123_456)
+    held = store.placements([sid(1)])[sid(1)]
+    (asked,) = store.renewals(each.contract_id for each in held).items()
+    assert asked[0] == held[0].contract_id == asked[1].terms.contract_id
+    assert (asked[1].terms.revision, asked[1].terms.end_ms) == (1, held[0].contract.terms.end_ms + 1000)
+    assert asked[1].renter_signature == b"r" * 64
     store.close()
 
 

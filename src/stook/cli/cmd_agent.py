@@ -59,7 +59,7 @@ async def one_round(agent: LocalAgent, *, now: bool) -> dict[str, int]:
     erased = await caretaker.cancel_due()
     repaired = await (agent.repairer.repair_all() if now else agent.repairer.repair_due())
     moved = await agent.mover.move_due()
-    renewed = await caretaker.renew_due()
+    renewed = await agent.renewer.renew_due()
     await agent.tidy()
     status = await agent.status()
     return {

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from stook.config import RentSettings
     from stook.contracts.announcement import Announcement
     from stook.ids import NodeId
-    from stook.renter.agent import FarmerRecord, LocalAgent
+    from stook.renter.agent import LocalAgent
+    from stook.renter.farmer_record import FarmerRecord
     from stook.renter.standing import Standing
     from stook.storage.agent_audit_ports import Dossier
 

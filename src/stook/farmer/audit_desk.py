@@ -34,7 +34,8 @@ from stook.farmer.gate import ShardGate
 from stook.farmer.lanes import Lanes
 from stook.farmer.losses import declaration_of, declare_lost, keep_notes
 from stook.farmer.parts import Parts
-from stook.farmer.scrub import is_damaged
+from stook.farmer.pulse import PulseBook
+from stook.farmer.readback import is_damaged
 from stook.farmer.settings import TransferLimits
 from stook.ids import ContractId, PublicKey, ShardRoot
 from stook.merkle import UNIT_BYTES
@@ -115,6 +116,7 @@ class AuditDesk:
         limits = parts.settings.audits
         self._parts = parts
         self._challenges = ShardGate()
+        self._pulses = PulseBook(limits)
         # The lanes' turns and bounds; their buffers are pages that nothing touches.
         turns = TransferLimits(
             max_transfers=limits.max_pages,
@@ -282,13 +284,14 @@ class AuditDesk:
     async def heartbeat(self, exchange: Exchange, payload: bytes) -> None:
         """Say that we are here, what we hold of the caller's, and what we lost of it. Others hear of nothing."""
         parts, request, caller = self._parts, decode(Heartbeat, payload), exchange.peer_key
+        self._pulses.admit(caller, parts.clock.monotonic())
         reply = await parts.offload(lambda: self._beat(request, caller))
         await exchange.reply(encode(reply))
 
     def _beat(self, request: Heartbeat, caller: PublicKey) -> HeartbeatReply:
         parts = self._parts
         keep_notes(parts, caller, request.notes)
-        totals = parts.contracts.totals_of(caller)
+        totals = self._pulses.totals(caller, parts.clock.monotonic(), parts.contracts.totals_of)
         losses = parts.contracts.audits.unnoted(caller, request.after, MAX_BATCH + 1)
         return HeartbeatReply(
             now_ms=parts.clock.now_ms(),

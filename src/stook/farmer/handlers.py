@@ -39,12 +39,16 @@ from stook.farmer.capacity import CapacityView
 from stook.farmer.herald import Herald
 from stook.farmer.losses import declare_lost
 from stook.farmer.parts import Parts
+from stook.farmer.pulse import Spacing
 from stook.farmer.reaper import WIPE_DEADLINE_SECONDS, wipe
 from stook.ids import ContractId, PublicKey, ShardRoot, Signature
 from stook.storage.ports import HeldContract
 from stook.wire.endpoint import Exchange
 
 RENEW_DEADLINE_SECONDS = 60.0
+RENEWALS_APART_SECONDS = 5.0
+"""Each revision is written to the shard's file and synced, which no renter needs to have done all the time."""
+RENEWALS_REMEMBERED = 65_536
 
 
 class ContractDesk:
@@ -54,6 +58,7 @@ class ContractDesk:
         self._parts = parts
         self._herald = herald
         self._claiming = asyncio.Lock()
+        self._renewals = Spacing(RENEWALS_APART_SECONDS, RENEWALS_REMEMBERED, "this contract was renewed just now")
 
     # --- CLAIM -------------------------------------------------------------------------------------------------------
 
@@ -153,6 +158,7 @@ class ContractDesk:
             caller_key=caller,
             now_ms=parts.clock.now_ms(),
         )
+        self._renewals.admit(contract_id, parts.clock.monotonic())
         signature = parts.key.sign(request.terms.digest)
         renewed = Contract(request.terms, signature, request.renter_signature)
         parts.shards.append_contract(request.terms.shard_root, encode(renewed))

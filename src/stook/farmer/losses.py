@@ -13,8 +13,9 @@ from stook.codec import decode, encode
 from stook.contracts.lifecycle import OVER, ContractState, Event, allows, apply
 from stook.contracts.loss import NotedLoss, SignedLoss, SignedLossNote, declare_loss, is_noted
 from stook.contracts.messages import MAX_BATCH
-from stook.errors import PeerError, ReasonCode, RefusedError
+from stook.errors import CorruptionError, EnvironmentFault, PeerError, ReasonCode, RefusedError, StookError
 from stook.farmer.parts import Parts
+from stook.farmer.readback import is_damaged
 from stook.identity.keys import node_id_of
 from stook.ids import ContractId, PublicKey
 from stook.storage.ports import HeldContract
@@ -50,6 +51,17 @@ async def confess(parts: Parts, held: HeldContract, why: str) -> RefusedError:
             return RefusedError(ReasonCode.UNKNOWN_CONTRACT, "the contract was given up meanwhile")
         await declare_lost(parts, now, why)
     return RefusedError(ReasonCode.SHARD_LOST, "the shard is damaged here")
+
+
+async def confess_unreadable(parts: Parts, held: HeldContract, fault: EnvironmentFault) -> StookError:
+    """After a fault of the disk: a bad sector loses its shard, and the refusal says so; else the fault is to be raised.
+
+    What looks sound again when it is read twice was a cable or a moment, and is no loss.
+    """
+    root = held.contract.terms.shard_root
+    if isinstance(fault, CorruptionError) or await parts.offload(lambda: is_damaged(parts.shards, root)):
+        return await confess(parts, held, str(fault))
+    return fault
 
 
 def _write_down(parts: Parts, lost: HeldContract) -> None:

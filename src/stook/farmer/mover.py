@@ -18,7 +18,6 @@ from stook.contracts.messages import MAX_DETAIL_CHARS, Consign, ConsignReady, Me
 from stook.contracts.move import Move, MoveAnswer, MoveOrder, MoveReply, check_order
 from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
 from stook.errors import (
-    CorruptionError,
     EnvironmentFault,
     MisbehaviourError,
     NotFoundError,
@@ -26,7 +25,7 @@ from stook.errors import (
     ReasonCode,
     RefusedError,
 )
-from stook.farmer.losses import confess
+from stook.farmer.losses import confess, confess_unreadable
 from stook.farmer.parts import Parts
 from stook.farmer.readback import DamagedError, blocks_of, read_block
 from stook.ids import PublicKey
@@ -173,8 +172,10 @@ class Mover:
     async def _push_or_confess(self, order: MoveOrder, held: HeldContract) -> SignedStorageReceipt:
         try:
             return await self._push(order)
-        except (DamagedError, CorruptionError, NotFoundError) as damage:
+        except (DamagedError, NotFoundError) as damage:
             raise await confess(self._parts, held, str(damage)) from None
+        except EnvironmentFault as fault:
+            raise await confess_unreadable(self._parts, held, fault) from None
 
     async def _push(self, order: MoveOrder) -> SignedStorageReceipt:
         """Consign the shard at the new farmer; its receipt, verified."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from stook.errors import CorruptionError, NotFoundError
 from stook.ids import ShardRoot
 from stook.merkle import UNIT_BYTES, leaf_hash
 from stook.storage.ports import ShardStore
@@ -55,3 +56,15 @@ def _matches(block: Block, leaves: bytes, data: memoryview) -> bool:
             return False
         at += LEAF_BYTES
     return True
+
+
+def is_damaged(shards: ShardStore, root: ShardRoot) -> bool:
+    """Whether a shard fails its check twice: one bad read may be a cable, two are a loss. Blocks."""
+    return _fails(shards, root) and _fails(shards, root)
+
+
+def _fails(shards: ShardStore, root: ShardRoot) -> bool:
+    try:
+        return bool(shards.bad_units(root))
+    except (CorruptionError, NotFoundError):
+        return True

@@ -13,26 +13,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from stook.contracts.lifecycle import ContractState
-from stook.errors import CorruptionError, NotFoundError, RefusedError
+from stook.errors import RefusedError
 from stook.farmer.losses import declare_lost
 from stook.farmer.parts import Parts
+from stook.farmer.readback import is_damaged
 from stook.farmer.status import ScrubReport
-from stook.ids import ShardRoot
-from stook.storage.ports import HeldContract, ShardStore
+from stook.storage.ports import HeldContract
 
 CHECK_DEADLINE_SECONDS = 300.0
-
-
-def is_damaged(shards: ShardStore, root: ShardRoot) -> bool:
-    """Whether a shard fails its check twice: one bad read may be a cable, two are a loss. Blocks."""
-    return _fails(shards, root) and _fails(shards, root)
-
-
-def _fails(shards: ShardStore, root: ShardRoot) -> bool:
-    try:
-        return bool(shards.bad_units(root))
-    except (CorruptionError, NotFoundError):
-        return True
 
 
 class Scrub:

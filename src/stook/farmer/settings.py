@@ -42,6 +42,14 @@ class AuditLimits:
     """When a peer that was refused with BUSY should ask again."""
     max_again: int = 8
     """How often one page of one challenge is answered without being counted again."""
+    heartbeat_burst: float = 512.0
+    """Heartbeats that one caller may ask in a row, as one with very many losses to note does ..."""
+    heartbeats_per_second: float = 1.0
+    """... and in the long run; what is above is refused with RATE_LIMITED."""
+    heartbeat_callers: int = 4096
+    """Callers that are told apart."""
+    totals_seconds: float = 60.0
+    """How old the sums in a heartbeat's reply may be."""
     keep_rounds_per_renter: int = 512
     keep_rounds: int = 20_000
     """Rounds that are remembered in all; 5 KB each as a rule, 150 KB at most."""

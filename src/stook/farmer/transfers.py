@@ -20,6 +20,7 @@ from stook.contracts.receipt import SignedStorageReceipt, sign_storage_receipt
 from stook.errors import (
     BugError,
     CorruptionError,
+    EnvironmentFault,
     MalformedError,
     NotFoundError,
     ReasonCode,
@@ -28,7 +29,7 @@ from stook.errors import (
 )
 from stook.farmer.intake import LEAF_BYTES, Intake
 from stook.farmer.lanes import Lane
-from stook.farmer.losses import confess, declare_lost
+from stook.farmer.losses import confess, confess_unreadable, declare_lost
 from stook.farmer.parts import Parts
 from stook.farmer.readback import DamagedError, blocks_of, read_block
 from stook.farmer.refusals import refusal_of
@@ -228,8 +229,10 @@ class TransferDesk:
                 await self._send(exchange, request, held, begin, end, lane)
         except TimeoutError:
             raise RefusedError(ReasonCode.TOO_SLOW, f"not done in {seconds:g} s") from None
-        except (DamagedError, CorruptionError, NotFoundError) as damage:
+        except (DamagedError, NotFoundError) as damage:
             raise await confess(parts, held, str(damage)) from None
+        except EnvironmentFault as fault:
+            raise await confess_unreadable(parts, held, fault) from None
 
     def _examine(self, request: Retrieve, caller: PublicKey) -> tuple[HeldContract, int, int]:
         parts, grant = self._parts, request.grant.grant

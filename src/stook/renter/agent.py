@@ -1,7 +1,7 @@
 """The half of a renter without content keys: it makes contracts, knows who holds what, and keeps segments whole.
 
-`LocalAgent` fulfils `ports.Agent`. Its background work is in `caretaker` (cancel, fill, renew) and `roster` (find
-farmers); each loop is a `Chore` that assembly runs and tests step.
+`LocalAgent` fulfils `ports.Agent`. Its background work is in `auditor`, `repairer`, `renewer`, `mover`, `caretaker`
+(cancel and forget) and `roster` (find farmers); each loop is a `Chore` that assembly runs and tests step.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakValueDictionary
 
 from stook.audits.containment import Silence
-from stook.audits.score import Explanation, explain
 from stook.chore import Chore
 from stook.clock import Clock, Entropy, Offload
 from stook.contracts.contract import Contract
@@ -25,17 +24,21 @@ from stook.contracts.verdict import Verdict
 from stook.errors import EnvironmentFault, MisbehaviourError, NotEnoughError, ReasonCode
 from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey, SegmentId
-from stook.renter.auditor import Auditor, AuditRules
+from stook.renter.answers import Answer
+from stook.renter.audit_rules import AuditRules
+from stook.renter.auditor import Auditor
 from stook.renter.book import FarmerBook
 from stook.renter.caretaker import Caretaker, CareTiming
 from stook.renter.claims import ClaimDesk, ClaimTiming
 from stook.renter.drafts import DAY_MS, HOUR_MS, DraftRules
 from stook.renter.durability_facts import farmer_facts, held_segments
+from stook.renter.farmer_record import FarmerRecord, record_of
 from stook.renter.mover import Mover
 from stook.renter.outlook import FarmerFacts, HeldSegment
 from stook.renter.planner import Candidate, Spread, independent_domains
 from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, Placed, PlacementPolicy, Ticket
 from stook.renter.recovery import recover_placements
+from stook.renter.renewer import Renewer
 from stook.renter.repair_plan import RULES
 from stook.renter.repairer import CLIENT, Repairer, RepairSettings
 from stook.renter.roster import Roster
@@ -43,7 +46,6 @@ from stook.renter.slots import SlotPool
 from stook.shards.erasure import Codec
 from stook.shards.geometry import Policy
 from stook.shards.mask import segment_mask_key
-from stook.storage.agent_audit_ports import Dossier, FlightRow, KeptReceipt
 from stook.storage.renter_ports import (
     AgentStore,
     Outcome,
@@ -55,8 +57,6 @@ from stook.storage.renter_ports import (
 from stook.wire.endpoint import Endpoint, Peer
 
 _REMEMBERED_CLAIMS = 65_536
-_MOST_SHOWN = 1_000_000
-_ROUNDS_SHOWN = 10
 _RETRIEVE_BUDGET_FACTOR = 4
 """A grant to fetch allows a few resumes and overlapping ranges of one shard."""
 
@@ -80,21 +80,10 @@ class AgentOptions:
     audits: AuditRules = field(default_factory=AuditRules)
     repair: RepairSettings = field(default_factory=RepairSettings)
 
-
-@dataclass(frozen=True, slots=True)
-class FarmerRecord:
-    """What is kept about one farmer."""
-
-    dossier: Dossier
-    explanation: Explanation
-    placements: Mapping[PlacementState, int]
-    stored_bytes: int
-    unaudited: int
-    """Shards that were never part of a passed audit."""
-    losses: int
-    """Shards of contracts still kept that it declared lost."""
-    rounds: tuple[KeptReceipt, ...]
-    """The latest, newest first."""
+    @property
+    def lapsing_within_ms(self) -> int:
+        """A contract nearer to its end than this was asked to be renewed often, and in vain: its shard is replaced."""
+        return self.care.renewed_before_ms(self.contract_duration_ms) // 4
 
 
 def _silent(name: str, error: Exception) -> None:
@@ -159,6 +148,15 @@ class LocalAgent:
         self.caretaker = Caretaker(
             agent=self,
             endpoint=endpoint,
+            book=self.book,
+            store=store,
+            clock=clock,
+            offload=offload,
+            timing=options.care,
+            lapsing_within_ms=options.lapsing_within_ms,
+        )
+        self.renewer = Renewer(
+            endpoint=endpoint,
             key=key,
             book=self.book,
             rules=self.rules,
@@ -166,7 +164,6 @@ class LocalAgent:
             clock=clock,
             offload=offload,
             timing=options.care,
-            leaving=lambda: self.auditor.leaving,
         )
         self.slots = SlotPool(options.memory_budget_bytes)
         """Memory for segments; a client in the same process may share it."""
@@ -181,6 +178,7 @@ class LocalAgent:
             codec=codec,
             settings=options.repair,
             slots=self.slots,
+            lapsing_within_ms=options.lapsing_within_ms,
         )
         self.auditor = Auditor(
             endpoint=endpoint,
@@ -201,7 +199,8 @@ class LocalAgent:
             store=store,
             clock=clock,
             offload=offload,
-            leaving=lambda: self.auditor.leaving,
+            leaving=self.book.leaving,
+            lapsing_within_ms=options.lapsing_within_ms,
         )
         care = options.care
         self.chores: tuple[Chore, ...] = (
@@ -210,7 +209,7 @@ class LocalAgent:
             Chore("audit", options.audits.step_seconds, self.auditor.audit_due, on_error),
             Chore("repair", care.repair_seconds, self.repairer.repair_due, on_error),
             Chore("move", care.move_seconds, self.mover.move_due, on_error),
-            Chore("renew", care.renew_seconds, self.caretaker.renew_due, on_error),
+            Chore("renew", care.renew_seconds, self.renewer.renew_due, on_error),
             Chore("tidy", care.tidy_seconds, self.tidy, on_error),
         )
 
@@ -259,22 +258,7 @@ class LocalAgent:
 
     async def knows_of(self, farmer: NodeId) -> FarmerRecord:
         """Everything kept about one farmer, and what moved its scores."""
-
-        def read() -> FarmerRecord:
-            dossier = self._store.dossier(farmer)
-            held = [each for each in self._store.totals() if each.farmer == farmer]
-            placements = self._store.placements_at(farmer, b"", _MOST_SHOWN)
-            return FarmerRecord(
-                dossier=dossier,
-                explanation=explain(self._store.history(farmer), dossier.base),
-                placements=Counter(each.state for each in placements),
-                stored_bytes=held[0].size_bytes if held else 0,
-                unaudited=held[0].new_shards if held else 0,
-                losses=len(self._store.noted_losses(each.contract_id for each in placements)),
-                rounds=tuple(self._store.receipts(farmer, _ROUNDS_SHOWN)),
-            )
-
-        return await self._offload(read)
+        return await self._offload(lambda: record_of(self._store, farmer))
 
     # --- placing -----------------------------------------------------------------------------------------------------
 
@@ -321,7 +305,7 @@ class LocalAgent:
         now = self._clock.now_ms()
         flights = await self._offload(lambda: self._store.flights(known)) if known else {}
         answers = [
-            _Answer.of(order, before.get(order.facts.segment_id, ()), flights.get(order.facts.segment_id, ()), now)
+            Answer.of(order, before.get(order.facts.segment_id, ()), flights.get(order.facts.segment_id, ()), now)
             for order in orders
         ]
         await self.abandon([name for answer in answers for name in answer.superfluous])
@@ -526,7 +510,7 @@ class LocalAgent:
         counts = await self._offload(self._store.counts)
         now, dossiers = self._clock.now_ms(), self.book.dossiers()
         doubtful = {each.farmer for each in dossiers if each.silence.state is not Silence.CLEAR}
-        health = await self._offload(lambda: self._store.health(now - RULES.fresh_ms, doubtful))
+        health = await self._offload(lambda: self._store.health(now - RULES.fresh_ms, doubtful, now))
         rounds = await self._offload(lambda: self._store.rounds_since(now - DAY_MS))
         states = Counter(each.silence.state for each in dossiers)
         return AgentStatus(
@@ -550,60 +534,4 @@ class LocalAgent:
             farmers_contained=states[Silence.CONTAINED] + states[Silence.OFFLINE],
             farmers_gone=states[Silence.GONE],
             farmers_condemned=states[Silence.CONDEMNED],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What an order gets from contracts that exist already, and what remains to be claimed."""
-
-    order: Order
-    held: frozenset[int]
-    reused: list[tuple[int, NodeId, Contract]]
-    remaining: Order
-    holders: list[NodeId]
-    superfluous: list[ContractId]
-    """Claims of an interrupted run for shards stored elsewhere by now: they would keep their farmers from others."""
-
-    @classmethod
-    def of(cls, order: Order, placements: Sequence[Placement], flights: Sequence[FlightRow], now_ms: int) -> _Answer:
-        """Sort the segment's placements into receipted ones, claims that still hold, and the rest."""
-        wanted = set(order.indices)
-        stored = {
-            placement.index
-            for placement in placements
-            if placement.state is PlacementState.STORED and placement.copy == order.copy and not order.again
-        }
-        reused: dict[int, tuple[int, NodeId, Contract]] = {}
-        holders: list[NodeId] = []
-        superfluous: list[ContractId] = []
-        flying = {flight.index for flight in flights if flight.copy == order.copy}
-        for placement in placements:
-            open_claim = (
-                placement.state is PlacementState.CLAIMED and placement.contract.terms.consign_by_ms > now_ms + 10_000
-            )
-            if open_claim and placement.copy == order.copy and placement.index in stored - flying:
-                superfluous.append(placement.contract_id)
-                continue
-            # What lapsed or was given up holds nothing: its farmers are free again, or a few interrupted uploads
-            # would leave nobody to go on with.
-            # Nor does what a farmer lost: it may be given that again.
-            if open_claim or placement.state is PlacementState.STORED:
-                holders.append(placement.farmer)
-            if (
-                open_claim
-                and placement.index in wanted - stored
-                and placement.copy == order.copy
-                and placement.farmer not in order.excluding
-                and placement.root == order.facts.roots[placement.index]
-            ):
-                reused.setdefault(placement.index, (placement.index, placement.farmer, placement.contract))
-        remaining = tuple(index for index in order.indices if index not in stored and index not in reused)
-        return cls(
-            order=order,
-            held=frozenset(stored),
-            reused=list(reused.values()),
-            remaining=replace(order, indices=remaining),
-            holders=holders,
-            superfluous=superfluous,
         )

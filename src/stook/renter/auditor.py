@@ -10,31 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from weakref import WeakValueDictionary
 
 from stook.audits.allowance import Allowance
 from stook.audits.challenge import (
-    Challenge,
-    Parties,
     SignedChallenge,
-    draw_challenge,
     pages_of,
-    repeat_challenge,
 )
-from stook.audits.containment import Event, Silence, countable_ms, we_are_offline
-from stook.audits.holding import HeldShard, Holding
+from stook.audits.containment import Event, Silence
+from stook.audits.holding import Holding
 from stook.audits.messages import (
     Audit,
     AuditMethod,
     AuditReceipt,
     AuditReply,
-    DeclareLoss,
-    Heartbeat,
-    HeartbeatReply,
-    LossesNoted,
 )
 from stook.audits.proof import AnswerKind, Came, verify
 from stook.audits.receipt import settle
@@ -49,58 +40,28 @@ from stook.audits.schedule import (
     first_due,
     moved_bytes,
 )
-from stook.audits.score import Beat, Entry
-from stook.audits.score import Heartbeat as Beaten
 from stook.clock import Clock, Entropy, Offload
 from stook.codec import decode, encode
-from stook.contracts.loss import NotedLoss, SignedLoss, SignedLossNote, note_loss, verify_loss
 from stook.contracts.receipt import SignedStorageReceipt
 from stook.contracts.verdict import Verdict
-from stook.errors import ConflictError, DeadlineError, MisbehaviourError, PeerError, RefusedError, UnreachableError
+from stook.errors import ConflictError, DeadlineError, PeerError, RefusedError, UnreachableError
 from stook.identity.keys import NodeKey
-from stook.ids import ContractId, NetworkId, NodeId
+from stook.ids import NetworkId, NodeId
+from stook.renter.audit_rules import DAY_MS, AuditRules
 from stook.renter.book import FarmerBook
+from stook.renter.draw import Drawer, held_shard
+from stook.renter.loss_notes import LossNotes
+from stook.renter.pulses import Pulses
 from stook.renter.tasks import Tasks
-from stook.renter.verdicts import Judged, after_event, after_round, kept_receipt, outcome_of
+from stook.renter.verdicts import Judged, after_event, after_round, changed_with, kept_receipt, outcome_of
 from stook.storage.agent_audit_ports import Dossier, FarmerChange, HoldingTotals, OpenChallenge
 from stook.storage.audit_records import read_question, write_question
-from stook.storage.renter_ports import AgentStore, Placement, PlacementState
-from stook.wire.endpoint import Endpoint, Exchange
-
-MINUTE_MS = 60_000
-HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
+from stook.storage.renter_ports import AgentStore
+from stook.wire.endpoint import Endpoint
 
 BYTES = "audit bytes"
 REQUESTS = "audit requests"
-_FRESH_MS = 5 * MINUTE_MS
-"""How long it counts, for telling our own outages, that somebody answered or did not."""
-_ENOUGH_PULSES = 8
-_PAGES_OF_LOSSES = 256
 _RECEIPTS_AT_ONCE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRules:
-    """How often, how long, how much. Times of day are milliseconds, waits for a peer are seconds."""
-
-    step_seconds: float = 60.0
-    """How often it is looked what is due."""
-    beat_ms: int = HOUR_MS
-    """From one heartbeat to the next; a silent farmer is looked for every `look_ms`."""
-    look_ms: int = 5 * MINUTE_MS
-    misses: int = 3
-    """Who misses so many heartbeats in a row, the later ones `look_ms` apart, is due for a round."""
-    answer_within_ms: int = 2 * MINUTE_MS
-    call_deadline_seconds: float = 10.0
-    page_deadline_seconds: float = 30.0
-    retry_seconds: float = 5.0
-    at_once: int = 16
-    """Farmers asked beside each other."""
-    bytes_per_day: int = 1 << 30
-    requests_per_day: int = 20_000
-    kept_ms: int = 60 * DAY_MS
-    """How long receipts of rounds without a lie, and single events of histories, are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +106,7 @@ class Auditor:
         clock: Clock,
         entropy: Entropy,
         offload: Offload,
-        rules: AuditRules = AuditRules(),
+        rules: AuditRules,
     ) -> None:
         self._endpoint = endpoint
         self._key = key
@@ -158,20 +119,26 @@ class Auditor:
         self._rules = rules
         self._stepping = asyncio.Lock()
         self._gate = asyncio.Semaphore(rules.at_once)
-        self._noting: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
-        self.leaving: dict[NodeId, int] = {}
-        """Farmers that said when they mean to be gone, and when."""
-        self._missed: Counter[NodeId] = Counter()
-        """Heartbeats missed in a row, while it was not our line."""
-        self._pulses: dict[NodeId, tuple[int, bool]] = {}
         self._totals: Mapping[NodeId, HoldingTotals] = {}
         """As of the beginning of the step."""
-        self._dark_since_ms = 0
-        """Since when most farmers do not answer; 0: they do."""
+        self._drawer = Drawer(
+            key=key, network=network, store=store, clock=clock, entropy=entropy, offload=offload, rules=rules
+        )
+        self._losses = LossNotes(endpoint=endpoint, key=key, book=book, store=store, clock=clock, offload=offload)
+        self._pulses = Pulses(
+            endpoint=endpoint,
+            book=book,
+            store=store,
+            losses=self._losses,
+            clock=clock,
+            offload=offload,
+            rules=rules,
+            gate=self._gate,
+        )
 
     def serve(self) -> None:
         """Answer DECLARE_LOSS: a farmer with a session to us need not wait for our heartbeat."""
-        self._endpoint.handle(AuditMethod.DECLARE_LOSS, self._declare_loss)
+        self._losses.serve()
 
     # --- one step ----------------------------------------------------------------------------------------------------
 
@@ -195,7 +162,7 @@ class Auditor:
         self._totals = {each.farmer: each for each in await self._offload(self._store.totals)}
         opened = await self._left_open()
         await self._book.reload()
-        await self._beat()
+        await self._deliver_all(await self._pulses.beat(self._totals))
         jobs = await self._jobs(opened, everybody=everybody)
         async with Tasks() as group:
             tasks = [group.create_task(self._round(job, opened.get(job.node_id))) for job in jobs]
@@ -218,139 +185,8 @@ class Auditor:
         opened = {each.farmer: each for each in await self._offload(self._store.open_challenges)}
         oldest = self._clock.now_ms() - DAY_MS
         old = [farmer for farmer, each in opened.items() if each.signed.challenge.sent_at_ms < oldest]
-        await self._write(*(FarmerChange(farmer, closed=True) for farmer in old))
+        await self._book.write(*(FarmerChange(farmer, closed=True) for farmer in old))
         return {farmer: each for farmer, each in opened.items() if farmer not in old}
-
-    # --- heartbeats --------------------------------------------------------------------------------------------------
-
-    async def _beat(self) -> None:
-        """The heartbeats that are due. What nobody answered is judged together."""
-        now, wanted = self._clock.now_ms(), []
-        for farmer in sorted({*self._totals, *self._book.watched()}):
-            dossier = self._book.dossier(farmer)
-            state = dossier.silence.state
-            if state is Silence.CONDEMNED:
-                continue
-            doubtful = state in (Silence.CONTAINED, Silence.OFFLINE) or farmer in self._missed
-            every = self._rules.look_ms if doubtful and state is not Silence.GONE else self._rules.beat_ms
-            asked_ms = max(dossier.beat_ms, self._pulses.get(farmer, (0, False))[0])
-            if now - asked_ms >= every:
-                wanted.append(farmer)
-        if not wanted:
-            return
-        heard = await self._beats(wanted)
-        for farmer in [farmer for farmer, answered in heard.items() if answered]:
-            await self._deliver(farmer)
-        if not all(heard.values()):
-            heard |= await self._look_around()
-        if not await self._is_our_line():
-            await self._count_misses([farmer for farmer, answered in heard.items() if not answered])
-
-    async def _count_misses(self, farmers: Sequence[NodeId]) -> None:
-        """They did not answer, and it was not our line."""
-        now, outages = self._clock.now_ms(), await self._offload(self._store.outages)
-        for farmer in farmers:
-            self._missed[farmer] += 1
-            counts = self._is_countable(farmer, now)
-            entries = (Entry(now, Beaten(Beat.MISSED, self._covered(farmer, outages))),) if counts else ()
-            # Rounds of a small holding are weeks apart: who is away is to be asked, and found missing, before that.
-            due_now = self._missed[farmer] >= self._rules.misses and farmer in self._totals
-            change = FarmerChange(farmer, entries=entries)
-            await self._write(_with(change, beat_ms=now if counts else None, next_due_ms=now if due_now else None))
-
-    async def _beats(self, farmers: Sequence[NodeId]) -> dict[NodeId, bool]:
-        """Who of them answers."""
-
-        async def one(farmer: NodeId) -> bool:
-            async with self._gate:
-                return await self._heartbeat(farmer)
-
-        async with Tasks() as group:
-            tasks = {farmer: group.create_task(one(farmer)) for farmer in farmers}
-        return {farmer: task.result() for farmer, task in tasks.items()}
-
-    def _is_countable(self, farmer: NodeId, now_ms: int) -> bool:
-        """Heartbeats closer together than half the usual time speak for no time of their own."""
-        return now_ms - self._book.dossier(farmer).beat_ms >= self._rules.beat_ms // 2
-
-    def _covered(self, farmer: NodeId, outages: Sequence[tuple[int, int]]) -> int:
-        since, now = self._book.dossier(farmer).beat_ms, self._clock.now_ms()
-        return countable_ms(since, now, outages) if since else self._rules.beat_ms
-
-    async def _heartbeat(self, farmer: NodeId) -> bool:
-        """Ask whether it is there and what it lost; note losses, and hand it the notes. Whether it answered.
-
-        A signed refusal is an answer, unless it says to come again later: then nobody could declare anything in it.
-        """
-        answered = await self._ask_heartbeat(farmer)
-        now = self._clock.now_ms()
-        self._pulses[farmer] = (now, answered)
-        if answered:
-            self._missed.pop(farmer, None)
-            counts = self._is_countable(farmer, now)
-            covered = self._covered(farmer, await self._offload(self._store.outages)) if counts else 0
-            entries = (Entry(now, Beaten(Beat.ANSWERED, covered)),) if counts else ()
-            change = after_event(self._book.dossier(farmer), Event.HEAR, 0, now, entries=entries)
-            await self._write(_with(change, heard_ms=now, beat_ms=now if counts else None))
-        return answered
-
-    async def _ask_heartbeat(self, farmer: NodeId) -> bool:
-        after, notes = b"", tuple[SignedLossNote, ...]()
-        try:
-            for _ in range(_PAGES_OF_LOSSES):
-                payload = encode(Heartbeat(after=after, notes=notes))
-                answer = await self._call(farmer, AuditMethod.HEARTBEAT, payload, self._rules.call_deadline_seconds)
-                reply = decode(HeartbeatReply, answer)
-                self._note_leave(farmer, reply.leaving_by_ms)
-                noted = await self._note(farmer, reply.losses)
-                notes = tuple(each.note for each in noted)
-                last = reply.losses[-1].loss.contract_id if reply.losses else b""
-                if last > after:
-                    after = last
-                elif reply.more:
-                    break
-                if not reply.more and not notes:
-                    break
-        except RefusedError as error:
-            return not error.retryable
-        except (UnreachableError, DeadlineError):
-            return False
-        except PeerError:
-            return True
-        return True
-
-    def _note_leave(self, farmer: NodeId, by_ms: int) -> None:
-        if by_ms:
-            self.leaving[farmer] = by_ms
-        else:
-            self.leaving.pop(farmer, None)
-
-    async def _call(self, farmer: NodeId, method: AuditMethod, payload: bytes, seconds: float) -> bytes:
-        return await self._endpoint.call(self._book.peer(farmer), method, payload, deadline_seconds=seconds)
-
-    async def _look_around(self) -> dict[NodeId, bool]:
-        """Ask some others, if too few were asked lately to tell our own line from a farmer's; who of them answered."""
-        now = self._clock.now_ms()
-        lately = {farmer for farmer, (at_ms, _) in self._pulses.items() if now - at_ms <= _FRESH_MS}
-        others = [farmer for farmer in sorted(self._totals) if farmer not in lately]
-        if len(lately) >= _ENOUGH_PULSES:
-            return {}
-        return await self._beats(others[: 2 * _ENOUGH_PULSES])
-
-    async def _is_our_line(self) -> bool:
-        """Whether hardly anybody answered lately; that time is written down as ours."""
-        now = self._clock.now_ms()
-        lately = [answered for at_ms, answered in self._pulses.values() if now - at_ms <= _FRESH_MS]
-        if 2 * sum(lately) >= len(lately):
-            if self._dark_since_ms:
-                await self._offload(lambda: self._store.note_outage(self._dark_since_ms, now))
-            self._dark_since_ms = 0
-            return False
-        self._dark_since_ms = self._dark_since_ms or now - self._rules.answer_within_ms
-        if not we_are_offline(lately, now - self._dark_since_ms):
-            return False
-        await self._offload(lambda: self._store.note_outage(self._dark_since_ms, now))
-        return True
 
     # --- what is due -------------------------------------------------------------------------------------------------
 
@@ -362,7 +198,7 @@ class Auditor:
             for farmer, each in opened.items()
             if self._book.dossier(farmer).silence.state is not Silence.CONDEMNED
         ]
-        await self._write(
+        await self._book.write(
             *(change for each in self._totals.values() if (change := self._draw_times(each, now)) is not None)
         )
         views = [
@@ -430,10 +266,13 @@ class Auditor:
         """Heartbeat, draw, write down, ask, judge. None when there was nothing to ask about."""
         async with self._gate:
             farmer, begun_ms = job.node_id, self._clock.now_ms()
-            if not await self._heartbeat(farmer):
+            if not await self._pulses.heartbeat(farmer):
                 return _Unanswered(farmer, begun_ms, None, {}, left_open)
-            drawn = await self._draw(job, left_open)
+            if farmer in self._pulses.confessing:
+                return None  # it is asked once it has told what it lost
+            drawn = await self._drawer.draw(job, self._book.dossier(farmer), left_open)
             if drawn is None:
+                await self._prove_nothing(farmer)
                 return None
             opened = OpenChallenge(farmer, drawn.signed, drawn.first)
             try:
@@ -449,73 +288,12 @@ class Auditor:
             await self._deliver(farmer)
             return outcome
 
-    async def _draw(self, job: AuditJob, left_open: OpenChallenge | None) -> Judged | None:
-        """The challenge to send; when nothing is left of what was asked before, that counts as answered for."""
-        farmer, dossier = job.node_id, self._book.dossier(job.node_id)
-        earlier: tuple[SignedChallenge, bool] | None = None
-        if dossier.silence.question:
-            question = read_question(dossier.silence.question)
-            earlier = question.signed, question.first
-        elif left_open is not None:
-            earlier = left_open.signed, left_open.first
-        if earlier is not None:
-            return await self._draw_again(farmer, *earlier)
-        held = await self._offload(partial(self._store.stored_at, farmer))
-        now = self._clock.now_ms()
-        first = job.kind is JobKind.FIRST
-        lasting = [each for each in held if each.contract.terms.end_ms > now + 2 * self._rules.answer_within_ms]
-        drawn_over = [each for each in lasting if not (first and each.proved_ms)]
-        if not drawn_over:
-            await self._prove_nothing(farmer)
-            return None
-        holding = Holding(_held(each) for each in drawn_over)
-        signed = await self._offload(
-            lambda: draw_challenge(
-                holding,
-                Parties(self._network, self._key.public_key, drawn_over[0].contract.terms.farmer_key),
-                self._key,
-                nonce=self._entropy(32),
-                wanted=job.leaves,
-                now_ms=now,
-                answer_within_ms=self._rules.answer_within_ms,
-            )
-        )
-        ids = tuple(each.contract_id for each in drawn_over)
-        return Judged(signed, first, ids, signed, (), Event.SILENCE)
-
-    async def _draw_again(self, farmer: NodeId, asked: SignedChallenge, first: bool) -> Judged | None:
-        """The same leaves under a new nonce, of shards whose contract is not over and that were not lost honestly."""
-        now = self._clock.now_ms()
-        names = [ask.contract_id for ask in asked.challenge.asks]
-        placements = await self._offload(lambda: [self._store.placement(name) for name in names])
-        noted = await self._offload(lambda: self._store.noted_losses(names))
-        standing = {
-            each.contract_id
-            for each in placements
-            if each is not None
-            and each.state is not PlacementState.ERASED
-            and each.contract.terms.end_ms > now + 2 * self._rules.answer_within_ms
-            and not _is_honest(noted.get(each.contract_id))
-        }
-        if not standing:
-            await self._prove_nothing(farmer)
-            return None
-        signed = repeat_challenge(
-            asked.challenge,
-            standing,
-            self._key,
-            nonce=self._entropy(32),
-            now_ms=max(now, asked.challenge.sent_at_ms + 1),
-            answer_within_ms=self._rules.answer_within_ms,
-        )
-        return Judged(signed, first, (), asked, (), Event.SILENCE)
-
     async def _prove_nothing(self, farmer: NodeId) -> None:
         """Contracts are over, or there is nothing to draw over: no question is left."""
         dossier, now = self._book.dossier(farmer), self._clock.now_ms()
         change = after_event(dossier, Event.PROVE, 0, now, closed=True)
         # With nothing to draw over, a time that passed would be due for ever.
-        await self._write(_with(change, next_due_ms=0, first_due_ms=0))
+        await self._book.write(changed_with(change, next_due_ms=0, first_due_ms=0))
 
     async def _ask(self, farmer: NodeId, signed: SignedChallenge) -> tuple[dict[int, Came], Event]:
         """Fetch the pages until the time to answer is over, and what it means if one is missing.
@@ -549,19 +327,14 @@ class Auditor:
                 heard = True
                 break
             if heard is not True and self._clock.now_ms() >= half_ms:
-                heard = await self._probe(farmer)
+                heard = await self._pulses.probe(farmer)
             left = (challenge.answer_by_ms - self._clock.now_ms()) / 1000
             await asyncio.sleep(min(pause, max(0.0, left)))
         if not waiting:
             return came, Event.SILENCE
         if heard is None and not came:
-            heard = await self._probe(farmer)
+            heard = await self._pulses.probe(farmer)
         return came, Event.MUTE if heard or came else Event.VANISH
-
-    async def _probe(self, farmer: NodeId) -> bool:
-        answered = await self._ask_heartbeat(farmer)
-        self._pulses[farmer] = (self._clock.now_ms(), answered)
-        return answered
 
     async def _judge(self, drawn: Judged, answers: Mapping[int, Came], silence: Event) -> Judged:
         names = [ask.contract_id for ask in drawn.challenge.asks]
@@ -590,8 +363,8 @@ class Auditor:
         if totals is not None and not judged.first and change.proved is not None:
             rhythm = cadence(totals.size_bytes, *entitlement(totals.terms))
             next_due = now + draw_interval(rhythm.interval_ms, self._entropy(8))
-        await self._write(
-            _with(
+        await self._book.write(
+            changed_with(
                 change,
                 receipt=receipt,
                 next_due_ms=next_due,
@@ -604,7 +377,7 @@ class Auditor:
         if not judged.drawn_over or outcome_of(judged.findings) not in (Verdict.FAILED, Verdict.MALFORMED):
             return b""
         placements = await self._offload(lambda: [self._store.placement(name) for name in judged.drawn_over])
-        return Holding(_held(each) for each in placements if each is not None).encoded()
+        return Holding(held_shard(each) for each in placements if each is not None).encoded()
 
     async def _unknown(self, judged: Judged, answers: Mapping[int, Came]) -> list[SignedStorageReceipt]:
         """The farmer's own receipts of shards that it says it does not know."""
@@ -618,6 +391,15 @@ class Auditor:
         ]
         placements = await self._offload(lambda: [self._store.placement(name) for name in names])
         return [each.receipt for each in placements if each is not None and each.receipt is not None]
+
+    async def _deliver_all(self, farmers: Sequence[NodeId]) -> None:
+        async def one(farmer: NodeId) -> None:
+            async with self._gate:
+                await self._deliver(farmer)
+
+        async with Tasks() as group:
+            for farmer in farmers:
+                group.create_task(one(farmer))
 
     async def _deliver(self, farmer: NodeId) -> None:
         """Hand the farmer the receipts it does not have, for a day after their rounds."""
@@ -636,7 +418,10 @@ class Auditor:
                     break
             delivered.append(each.challenge)
         if delivered:
-            await self._write(FarmerChange(farmer, delivered=tuple(delivered)))
+            await self._book.write(FarmerChange(farmer, delivered=tuple(delivered)))
+
+    async def _call(self, farmer: NodeId, method: AuditMethod, payload: bytes, seconds: float) -> bytes:
+        return await self._endpoint.call(self._book.peer(farmer), method, payload, deadline_seconds=seconds)
 
     # --- silence -----------------------------------------------------------------------------------------------------
 
@@ -645,10 +430,10 @@ class Auditor:
 
         Then challenges that went out unanswered stay open: they are asked again with the next step.
         """
-        around = await self._look_around()
-        if await self._is_our_line():
+        around = await self._pulses.look_around()
+        if await self._pulses.is_our_line():
             return True
-        await self._count_misses([farmer for farmer, answered in around.items() if not answered])
+        await self._pulses.count_misses([farmer for farmer, answered in around.items() if not answered])
         outages, now = await self._offload(self._store.outages), self._clock.now_ms()
         for each in unanswered:
             if each.judged is not None:
@@ -665,78 +450,5 @@ class Auditor:
                 question=b"" if left is None else write_question(left.signed, first=left.first),
                 excused=outages,
             )
-            await self._write(change)
+            await self._book.write(change)
         return False
-
-    # --- losses ------------------------------------------------------------------------------------------------------
-
-    async def _declare_loss(self, exchange: Exchange, payload: bytes) -> None:
-        losses = decode(DeclareLoss, payload).losses
-        noted = await self._note(exchange.peer_id, losses)
-        of = {each.loss.loss.contract_id: each.note for each in noted}
-        await exchange.reply(encode(LossesNoted(tuple(of.get(each.loss.contract_id) for each in losses))))
-
-    async def _note(self, farmer: NodeId, losses: Sequence[SignedLoss]) -> list[NotedLoss]:
-        """Note durably which of these losses are the farmer's to tell; those noted before keep their first note."""
-        if not losses:
-            return []
-        lock = self._noting.setdefault(farmer, asyncio.Lock())
-        async with lock:
-            names = [each.loss.contract_id for each in losses]
-            placements = await self._offload(lambda: [self._store.placement(name) for name in names])
-            asked = await self._asked(farmer)
-            now, noted = self._clock.now_ms(), []
-            for signed, placement in zip(losses, placements, strict=True):
-                if placement is None or placement.farmer != farmer:
-                    continue
-                try:
-                    verify_loss(signed, placement.contract.terms)
-                except MisbehaviourError:
-                    continue
-                noted.append(note_loss(signed, self._key, now, asked.get(placement.contract_id, b"")))
-            kept = await self._offload(lambda: self._store.note_losses(farmer, noted, now))
-            self._book.take([await self._offload(partial(self._store.dossier, farmer))])
-        return kept
-
-    async def _asked(self, farmer: NodeId) -> Mapping[ContractId, bytes]:
-        """The first challenge about each shard that is not answered for: a loss of it that comes now comes too late."""
-        asked: dict[ContractId, bytes] = {}
-
-        def add(challenge: Challenge) -> None:
-            for ask in challenge.asks:
-                asked.setdefault(ask.contract_id, challenge.repeats or challenge.digest)
-
-        dossier = await self._offload(partial(self._store.dossier, farmer))
-        if dossier.silence.question:
-            add(read_question(dossier.silence.question).signed.challenge)
-        for each in await self._offload(self._store.open_challenges):
-            if each.farmer == farmer:
-                add(each.signed.challenge)
-        return asked
-
-    # --- writing -----------------------------------------------------------------------------------------------------
-
-    async def _write(self, *changes: FarmerChange) -> None:
-        if not changes:
-            return
-        farmers = [change.farmer for change in changes]
-
-        def work() -> Iterable[Dossier]:
-            self._store.change(*changes)
-            return [self._store.dossier(farmer) for farmer in farmers]
-
-        self._book.take(await self._offload(work))
-
-
-def _held(placement: Placement) -> HeldShard:
-    terms = placement.contract.terms
-    return HeldShard(placement.contract_id, terms.shard_root, terms.shard_size_bytes)
-
-
-def _is_honest(noted: NotedLoss | None) -> bool:
-    return noted is not None and not noted.note.note.asked
-
-
-def _with(change: FarmerChange, **more: object) -> FarmerChange:
-    """The change and what is given besides; None leaves it as it is."""
-    return replace(change, **{name: value for name, value in more.items() if value is not None})  # type: ignore[arg-type]

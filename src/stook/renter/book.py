@@ -17,9 +17,10 @@ from stook.clock import Clock, Offload
 from stook.contracts.announcement import SignedAnnouncement, is_fresh, verify_announcement
 from stook.errors import MisbehaviourError
 from stook.ids import NetworkId, NodeId
+from stook.renter.drafts import GoingRates
 from stook.renter.planner import Candidate
 from stook.renter.standing import UNKNOWN, Standing, candidate_of, standings
-from stook.storage.agent_audit_ports import Dossier
+from stook.storage.agent_audit_ports import Dossier, FarmerChange
 from stook.storage.fading import Counter
 from stook.storage.renter_ports import AgentStore, Outcome, OutcomeKind
 from stook.wire.endpoint import Peer
@@ -88,6 +89,18 @@ class FarmerBook:
         """These were just read or written."""
         self._dossiers.update((each.farmer, each) for each in dossiers)
 
+    async def write(self, *changes: FarmerChange) -> None:
+        """Write down steps of the auditor, all of them or none, and know them here."""
+        if not changes:
+            return
+        farmers = [change.farmer for change in changes]
+
+        def work() -> Iterable[Dossier]:
+            self._store.change(*changes)
+            return [self._store.dossier(farmer) for farmer in farmers]
+
+        self.take(await self._offload(work))
+
     def dossier(self, farmer: NodeId) -> Dossier:
         """What is thought of the farmer."""
         return self._dossiers.get(farmer) or Dossier(farmer)
@@ -96,6 +109,10 @@ class FarmerBook:
         """Farmers whose silence is not explained yet, those that are gone included."""
         done = (Silence.CLEAR, Silence.CONDEMNED)
         return [farmer for farmer, each in self._dossiers.items() if each.silence.state not in done]
+
+    def leaving(self) -> dict[NodeId, int]:
+        """Farmers that said when they mean to be gone, and when."""
+        return {farmer: each.leaving_by_ms for farmer, each in self._dossiers.items() if each.leaving_by_ms}
 
     def dossiers(self) -> list[Dossier]:
         """All dossiers that there are."""
@@ -192,6 +209,13 @@ class FarmerBook:
         """Whom to call; without a known address only a session the farmer opened can reach it."""
         signed = self._known.get(farmer)
         return Peer(farmer) if signed is None else Peer.of(signed.announcement.contact)
+
+    def going_rates(self) -> GoingRates | None:
+        """What farmers take that announced themselves lately."""
+        now = self._clock.now_ms()
+        return GoingRates.of(
+            signed.announcement for signed in self._known.values() if is_fresh(signed.announcement, now)
+        )
 
     def candidates(self) -> list[Candidate]:
         """Everyone who announced itself lately, as placement sees them."""

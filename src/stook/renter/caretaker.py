@@ -1,27 +1,25 @@
-"""Keeping promises tidy: cancel what was given up, renew what runs out, forget what is over.
+"""Keeping promises tidy: give up what is not needed, cancel it at its farmers, forget what is over.
 
-Each method does one round; `LocalAgent` runs them as chores (`docs/protocol/placement.md`). Missing shards are the
-business of `repairer`.
+Each method does one round; `LocalAgent` runs them as chores (`docs/protocol/placement.md`). Contracts that run out are
+the business of `renewer`, missing shards that of `repairer`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from stook.audits.containment import Silence
 from stook.clock import Clock, Offload
 from stook.codec import decode, encode
-from stook.contracts.messages import MAX_BATCH, Cancel, CancelReply, Method, Renew, RenewReply
+from stook.contracts.messages import MAX_BATCH, Cancel, CancelReply, Method
 from stook.contracts.receipt import SignedEraseReceipt, verify_erase_receipt
-from stook.contracts.renewal import renewed_contract, sign_renewal
-from stook.errors import PeerError, ReasonCode, RefusedError, StookError
-from stook.identity.keys import NodeKey
+from stook.errors import PeerError, ReasonCode
 from stook.ids import ContractId, NodeId, SegmentId
 from stook.renter.book import FarmerBook
-from stook.renter.drafts import DAY_MS, DraftRules, renewal_terms
+from stook.renter.drafts import DAY_MS
 from stook.renter.ports import Agent
 from stook.renter.repair_plan import RULES
 from stook.renter.tasks import Tasks
@@ -45,8 +43,19 @@ class CareTiming:
     tidy_seconds: float = 3600.0
     forget_after_ms: int = 30 * DAY_MS
     renew_before_ms: int = 14 * DAY_MS
+    expired_after_ms: int = 7 * DAY_MS
+    """How long after its end a contract is looked upon as one that its farmer may have renewed."""
     page: int = 256
+    farmers_at_once: int = 16
     call_deadline_seconds: float = 30.0
+    patience_seconds: float = 60.0
+    """Who took so long over its renewals, or its cancellations, is asked about the rest with the next round."""
+    surplus_after_ms: int = 3 * DAY_MS
+    """How long a copy made for a silent farmer stays when that one is back: who comes and goes does so again."""
+
+    def renewed_before_ms(self, duration_ms: int) -> int:
+        """How long before its end a contract of this length is asked to be renewed for the first time."""
+        return min(self.renew_before_ms, duration_ms // 4)
 
 
 class Caretaker:
@@ -57,28 +66,22 @@ class Caretaker:
         *,
         agent: Agent,
         endpoint: Endpoint,
-        key: NodeKey,
         book: FarmerBook,
-        rules: DraftRules,
         store: AgentStore,
         clock: Clock,
         offload: Offload,
         timing: CareTiming,
-        leaving: Callable[[], Collection[NodeId]] = tuple,
+        lapsing_within_ms: int = 0,
     ) -> None:
         self._agent = agent
         self._endpoint = endpoint
-        self._key = key
         self._book = book
-        self._rules = rules
         self._store = store
         self._clock = clock
         self._offload = offload
         self._timing = timing
-        self._leaving = leaving
+        self._lapsing_within_ms = lapsing_within_ms
         self._cancelling = asyncio.Lock()
-        self._unanswered: dict[ContractId, Renew] = {}
-        """Renewals that were asked for and may have been signed."""
 
     # --- cancel ------------------------------------------------------------------------------------------------------
 
@@ -129,6 +132,7 @@ class Caretaker:
         await self.give_up_claims()
         await self.give_up_replaced()
         await self.give_up_surplus()
+        await self.give_up_expired()
         async with self._cancelling:
             waiting = await self._offload(self._store.farmers_to_cancel)
             questioned = await self._questioned()
@@ -153,21 +157,32 @@ class Caretaker:
     async def give_up_replaced(self) -> int:
         """Give up what its farmer lost, or lost us by being gone or condemned, once the shard is stored elsewhere."""
         given_up = 0
-        while names := await self._offload(lambda: self._store.lost_and_replaced(MAX_BATCH)):
-            await self._agent.abandon(names)
+        while names := await self._offload(lambda: self._store.cancel_replaced(MAX_BATCH)):
             given_up += len(names)
         return given_up
 
     async def give_up_surplus(self) -> int:
         """Give up what was made again though its first farmer, silent then, has proved itself since."""
+        now = self._clock.now_ms()
+        lapsing_ms, before_ms = now + self._lapsing_within_ms, now - self._timing.surplus_after_ms
+        return len(await self._offload(lambda: self._store.cancel_surplus(lapsing_ms, MAX_BATCH, before_ms)))
+
+    async def give_up_expired(self) -> int:
+        """Give up what ran out long ago: a farmer may have signed a renewal that we never heard of, and hold it.
+
+        Only while most holders answered within two days. They talk to nobody whose clock is off by minutes; so a clock
+        that is wrong by months takes nothing for run out and has nothing erased.
+        """
+        now = self._clock.now_ms()
+        holders = {each.farmer for each in await self._offload(self._store.totals)}
         dossiers = await self._offload(self._store.dossiers)
-        doubtful = {*self._leaving(), *(each.farmer for each in dossiers if not each.silence.may_be_given_more)}
-        names = await self._offload(lambda: self._store.surplus(doubtful, MAX_BATCH))
-        await self._offload(lambda: self._store.cancel_stored(names))
-        return len(names)
+        heard = {each.farmer for each in dossiers if now - 2 * DAY_MS <= each.heard_ms <= now}
+        if 2 * len(heard & holders) < len(holders):
+            return 0
+        return await self._offload(lambda: self._store.expire(now - self._timing.expired_after_ms))
 
     async def _cancel_at(self, farmer: NodeId) -> int:
-        confirmed, after = 0, b""
+        confirmed, after, until = 0, b"", self._clock.monotonic() + self._timing.patience_seconds
         while page := await self._offload(partial(self._store.cancelling, farmer, MAX_BATCH, after)):
             request = encode(Cancel(contract_ids=tuple(placement.contract_id for placement in page)))
             try:
@@ -184,51 +199,9 @@ class Caretaker:
                 await self._offload(partial(self._store.record_erased, erased, self._clock.now_ms()))
             confirmed += len(erased)
             after = page[-1].contract_id
+            if self._clock.monotonic() >= until:
+                break
         return confirmed
-
-    # --- renew -------------------------------------------------------------------------------------------------------
-
-    async def renew_due(self) -> int:
-        """Renew contracts that run out soon; how many were. Those a farmer will not renew are replaced by filling."""
-        before = self._clock.now_ms() + min(self._timing.renew_before_ms, self._rules.duration_ms // 4)
-        ending = await self._offload(lambda: self._store.ending(before, self._timing.page))
-        renewed = 0
-        for placement in ending:
-            try:
-                renewed += await self._renew(placement)
-            except StookError:
-                continue
-        return renewed
-
-    async def _renew(self, placement: Placement) -> bool:
-        request = self._unanswered.get(placement.contract_id) or self._renewal(placement)
-        if request is None:
-            return False
-        # Kept until there is an answer: the farmer may have signed and only its reply was lost, and then it signs these
-        # terms again, and no others of that revision.
-        self._unanswered[placement.contract_id] = request
-        try:
-            reply = await self._endpoint.call(
-                self._book.peer(placement.farmer),
-                Method.RENEW,
-                encode(request),
-                deadline_seconds=self._timing.call_deadline_seconds,
-            )
-            contract = renewed_contract(request, decode(RenewReply, reply).farmer_signature)
-        except RefusedError as error:
-            if not error.retryable:
-                del self._unanswered[placement.contract_id]
-            raise
-        await self._offload(lambda: self._store.renew([contract]))
-        del self._unanswered[placement.contract_id]
-        return True
-
-    def _renewal(self, placement: Placement) -> Renew | None:
-        signed = self._book.announcement(placement.farmer)
-        if signed is None:
-            return None
-        terms = renewal_terms(placement.contract, signed.announcement, self._rules, self._clock.now_ms())
-        return None if terms is None else sign_renewal(terms, self._key)
 
 
 def _is_full(facts: SegmentFacts, placements: Sequence[Placement]) -> bool:

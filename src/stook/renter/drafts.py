@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stook.contracts.announcement import Announcement
@@ -63,15 +65,41 @@ def draft(
     )
 
 
-def renewal_terms(contract: Contract, announcement: Announcement, rules: DraftRules, now_ms: int) -> Terms | None:
+@dataclass(frozen=True, slots=True)
+class GoingRates:
+    """What half of all farmers take at most."""
+
+    storage_price_per_gib_hour: int
+    download_price_per_gib: int
+
+    @classmethod
+    def of(cls, announcements: Iterable[Announcement]) -> GoingRates | None:
+        """The lower medians; None of nobody."""
+        offers = list(announcements)
+        if not offers:
+            return None
+        return cls(
+            statistics.median_low(each.storage_price_per_gib_hour for each in offers),
+            statistics.median_low(each.download_price_per_gib for each in offers),
+        )
+
+
+def renewal_terms(
+    contract: Contract, announcement: Announcement, rules: DraftRules, now_ms: int, going: GoingRates | None = None
+) -> Terms | None:
     """The next revision, ending `rules.duration_ms` from now, at the farmer's present prices.
 
-    None when the farmer no longer offers it: too dear, another settlement, or no contract of that length.
+    None when the farmer no longer offers it: too dear, another settlement, or no contract of that length. Too dear is
+    what is above our limits, and a price raised above twice the going rate: who has our shards already is no dearer
+    than those who would take them.
     """
     old = contract.terms
     storage = max(old.storage_price_per_gib_hour, announcement.storage_price_per_gib_hour)
     download = max(old.download_price_per_gib, announcement.download_price_per_gib)
     too_dear = storage > rules.max_storage_price_per_gib_hour or download > rules.max_download_price_per_gib
+    if going is not None:
+        too_dear |= storage > max(old.storage_price_per_gib_hour, 2 * going.storage_price_per_gib_hour)
+        too_dear |= download > max(old.download_price_per_gib, 2 * going.download_price_per_gib)
     duration = min(rules.duration_ms, announcement.max_duration_ms)
     end_ms = now_ms + duration
     if too_dear or old.settlement not in announcement.settlements or end_ms <= old.end_ms:

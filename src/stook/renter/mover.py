@@ -55,6 +55,7 @@ class Mover:
         clock: Clock,
         offload: Offload,
         leaving: Callable[[], Mapping[NodeId, int]],
+        lapsing_within_ms: int = 0,
     ) -> None:
         self._agent = agent
         self._endpoint = endpoint
@@ -63,6 +64,7 @@ class Mover:
         self._clock = clock
         self._offload = offload
         self._leaving = leaving
+        self._lapsing_within_ms = lapsing_within_ms
         self._moving = asyncio.Lock()
 
     async def move_due(self) -> MoveReport:
@@ -83,13 +85,14 @@ class Mover:
             facts, placements = await self._offload(
                 lambda segments=segments: (self._store.segments(segments), self._store.placements(segments))  # type: ignore[misc]
             )
-            proved = [each.contract_id for each in page if self._is_proved_elsewhere(each, placements[each.segment_id])]
-            await self._offload(partial(self._store.cancel_stored, proved))
-            given_up += len(proved)
+            names = [each.contract_id for each in page]
+            lapsing_ms = self._clock.now_ms() + self._lapsing_within_ms
+            moved = await self._offload(partial(self._store.cancel_moved, names, lapsing_ms))
+            given_up += len(moved)
             wanted = [
                 each
                 for each in page
-                if each.contract_id not in proved and not self._elsewhere(each, placements[each.segment_id])
+                if each.contract_id not in moved and not self._elsewhere(each, placements[each.segment_id])
             ]
             came, going = await self._order(farmer, wanted, facts)
             arrived, ordered = arrived + came, ordered + going
@@ -102,10 +105,8 @@ class Mover:
             if (each.index, each.copy, each.state) == (held.index, held.copy, PlacementState.STORED)
             and each.farmer not in self._leaving()
             and self._book.dossier(each.farmer).silence.may_be_given_more
+            and each.contract.terms.end_ms > self._clock.now_ms() + self._lapsing_within_ms
         ]
-
-    def _is_proved_elsewhere(self, held: Placement, placements: Sequence[Placement]) -> bool:
-        return any(each.proved_ms for each in self._elsewhere(held, placements))
 
     async def _order(
         self, farmer: NodeId, wanted: Sequence[Placement], facts: Mapping[SegmentId, SegmentFacts]

@@ -58,6 +58,8 @@ class HeldShard:
     """The later of its storage receipt and its farmer's last passed audit; 0: neither."""
     silent_since_ms: int = 0
     """When its farmer fell silent; read for SILENT alone."""
+    lapsing: bool = False
+    """Its contract ends so soon that it is not relied on; until then it may be fetched."""
     lost: float = 0.0
     """The chance that this farmer loses it within a repair window (`stook.renter.loss_rates`)."""
     groups: tuple[str, ...] = ()
@@ -115,7 +117,7 @@ class Health:
     lately_silent: frozenset[int]
     """At farmers that fell silent within the patience."""
     doubtful: frozenset[int]
-    """Silent for longer, or not proved lately."""
+    """Silent for longer, not proved lately, or lapsing."""
     condemned: frozenset[int]
     lost: frozenset[int]
     """At nobody but farmers that say they lost it, or are gone."""
@@ -152,12 +154,14 @@ def health(view: RepairView, now_ms: int, rules: RepairRules = RULES) -> Health:
 
 
 def _proved(shard: HeldShard, now_ms: int, rules: RepairRules) -> bool:
-    return shard.fate is Fate.HELD and shard.proved_ms > 0 and now_ms - shard.proved_ms <= rules.fresh_ms
+    fresh = shard.proved_ms > 0 and now_ms - shard.proved_ms <= rules.fresh_ms
+    return shard.fate is Fate.HELD and fresh and not shard.lapsing
 
 
 def _lately_silent(shard: HeldShard, now_ms: int, rules: RepairRules) -> bool:
     return (
         shard.fate is Fate.SILENT
+        and not shard.lapsing
         and shard.proved_ms > 0
         and now_ms - shard.silent_since_ms < rules.patience_ms
         and now_ms - shard.proved_ms <= rules.fresh_ms

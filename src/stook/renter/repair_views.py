@@ -53,13 +53,17 @@ def view_of(
     groups: Callable[[NodeId], tuple[str, ...]],
     copies: int,
     now_ms: int,
+    lapsing_within_ms: int = 0,
 ) -> RepairView:
-    """One segment. One that never had its n shards is to be filled up to n, not only kept at r."""
+    """One segment. One that never had its n shards is to be filled up to n, not only kept at r.
+
+    Contracts that end within `lapsing_within_ms` are asked to be renewed for long by then, and were not.
+    """
     held = []
     for each in placements:
         lost = each.state is PlacementState.LOST
-        # What will not be renewed in time is as good as given up: it ends before its successor would be proved.
-        if not lost and (each.state is not PlacementState.STORED or each.contract.terms.end_ms <= now_ms):
+        end_ms = each.contract.terms.end_ms
+        if not lost and (each.state is not PlacementState.STORED or end_ms <= now_ms):
             continue
         dossier = dossiers.get(each.farmer) or Dossier(each.farmer)
         fate = fate_of(dossier.silence.state, lost=lost, condemned=dossier.score.crime is not None)
@@ -71,6 +75,7 @@ def view_of(
                 fate=fate,
                 proved_ms=max(each.stored_ms, each.proved_ms),
                 silent_since_ms=_silent_since(dossier) if fate is Fate.SILENT else 0,
+                lapsing=end_ms <= now_ms + lapsing_within_ms,
                 lost=chance(each.farmer),
                 groups=groups(each.farmer),
             )

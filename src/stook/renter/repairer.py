@@ -25,6 +25,7 @@ from stook.renter.push import Pusher
 from stook.renter.repair_plan import RULES, Fate, HeldShard, RepairJob, RepairPlan, RepairView, Task, plan
 from stook.renter.repair_views import HAZARD, groups_of, loss_chances, view_of
 from stook.renter.slots import SlotPool
+from stook.renter.tasks import Tasks
 from stook.shards.erasure import Codec
 from stook.shards.geometry import SegmentShape
 from stook.shards.rebuild import SealedShard, rebuild
@@ -51,6 +52,8 @@ class RepairSettings:
     """How long farmers that fell silent are waited for, as long as more than k shards are proved."""
     fill_after_ms: int = 10 * 60_000
     """Segments younger than this are left to the upload that is bringing them."""
+    at_once: int = 4
+    """Segments repaired beside each other, as far as there is memory for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Repairer:
         codec: Codec,
         settings: RepairSettings,
         slots: SlotPool,
+        lapsing_within_ms: int = 0,
     ) -> None:
         self._agent = agent
         self._key = key
@@ -105,7 +109,9 @@ class Repairer:
         self._codec = codec
         self._settings = settings
         self._slots = slots
+        self._lapsing_within_ms = lapsing_within_ms
         self._repairing = asyncio.Lock()
+        self._spending = asyncio.Lock()
         self._fetcher = Fetcher(agent=agent, endpoint=endpoint, clock=clock, offload=offload)
         self._pusher = Pusher(agent=agent, endpoint=endpoint, node_key=key.public_key, clock=clock)
 
@@ -131,14 +137,24 @@ class Repairer:
         async with self._repairing:
             await self._book.reload()
             decided, views = await self._plan(created_before_ms)
-            repaired = shards = unfinished = 0
-            for job in decided.jobs:
-                made = await self._run(job, views[job.segment_id], owner)
-                shards += made
-                repaired += made >= len(job.tasks)
-                unfinished += made < len(job.tasks)
+            jobs, whole, made = iter(decided.jobs), list[bool](), list[int]()
+
+            async def work() -> None:
+                for job in jobs:  # one walk for all: the next one is always the nearest to loss
+                    shards = await self._run(job, views[job.segment_id], owner)
+                    made.append(shards)
+                    whole.append(shards >= len(job.tasks))
+
+            async with Tasks() as group:
+                for _ in range(min(self._settings.at_once, len(decided.jobs))):
+                    group.create_task(work())
             return RepairReport(
-                repaired, shards, unfinished, len(decided.waiting), len(decided.postponed), len(decided.given_up)
+                repaired=sum(whole),
+                shards=sum(made),
+                unfinished=len(whole) - sum(whole),
+                waiting=len(decided.waiting),
+                postponed=len(decided.postponed),
+                given_up=len(decided.given_up),
             )
 
     async def _plan(self, created_before_ms: int) -> tuple[RepairPlan, Mapping[SegmentId, RepairView]]:
@@ -157,8 +173,9 @@ class Repairer:
         chance, groups = loss_chances(dossiers.values(), now), _Groups(self._book)
         views: dict[SegmentId, RepairView] = {}
         after, fresh_ms, copies = b"", now - RULES.fresh_ms, self._settings.copies
+        lapsing_ms = now + self._lapsing_within_ms
         while page := await self._offload(
-            partial(self._store.segments_short, fresh_ms, doubtful, copies, _PAGE, after)
+            partial(self._store.segments_short, fresh_ms, doubtful, copies, _PAGE, after, lapsing_ms)
         ):
             after = page[-1]
             facts, placements, flights = await self._offload(partial(self._read, page))
@@ -172,6 +189,7 @@ class Repairer:
                     groups,
                     copies,
                     now,
+                    self._lapsing_within_ms,
                 )
                 for one in facts.values()
                 if one.created_ms <= created_before_ms
@@ -204,8 +222,9 @@ class Repairer:
         return kept
 
     async def _spend(self, moved_bytes: int) -> None:
-        spent = (await self._allowance()).spend(moved_bytes, self._clock.now_ms())
-        await self._offload(lambda: self._store.change(allowances={BYTES: spent}))
+        async with self._spending:
+            spent = (await self._allowance()).spend(moved_bytes, self._clock.now_ms())
+            await self._offload(lambda: self._store.change(allowances={BYTES: spent}))
 
     # --- one segment -------------------------------------------------------------------------------------------------
 

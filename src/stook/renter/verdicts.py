@@ -149,3 +149,8 @@ def after_event(
         all_lost=entered and after.state in (Silence.GONE, Silence.CONDEMNED),
         returned=entered and after == CLEAR,
     )
+
+
+def changed_with(change: FarmerChange, **more: object) -> FarmerChange:
+    """The change and what is given besides; None leaves it as it is."""
+    return replace(change, **{name: value for name, value in more.items() if value is not None})  # type: ignore[arg-type]

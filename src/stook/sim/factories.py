@@ -11,7 +11,7 @@ from stook.identity.keys import KeyTree, NodeKey, new_phrase
 from stook.ids import NetworkId
 from stook.merkle import UNIT_BYTES
 from stook.renter.agent import AgentOptions
-from stook.renter.auditor import HOUR_MS, AuditRules
+from stook.renter.audit_rules import HOUR_MS, AuditRules
 from stook.renter.caretaker import CareTiming
 from stook.renter.drafts import DAY_MS
 from stook.renter.planner import Spread
@@ -38,12 +38,13 @@ CARE = CareTiming(
     repair_seconds=6 * HOUR_SECONDS,
     move_seconds=6 * HOUR_SECONDS,
     renew_seconds=24 * HOUR_SECONDS,
+    surplus_after_ms=0,
 )
 
 AUDITS = AuditRules(step_seconds=6 * HOUR_SECONDS, beat_ms=12 * HOUR_MS)
 """The same for audits: a heartbeat twice a day."""
-STEADY = replace(CARE, refresh_seconds=20 * HOUR_SECONDS, renew_seconds=4 * HOUR_SECONDS)
-"""For thousands of contracts that end together: a run asks to renew 256, and those asked in vain are among them."""
+STEADY = replace(CARE, refresh_seconds=20 * HOUR_SECONDS, renew_seconds=4 * HOUR_SECONDS, surplus_after_ms=3 * DAY_MS)
+"""For thousands of contracts that end together, at farmers that come and go: who was away is asked again soon."""
 RARELY = ChoreIntervals(
     reap_seconds=24 * HOUR_SECONDS,
     scrub_seconds=48 * HOUR_SECONDS,

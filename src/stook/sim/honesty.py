@@ -19,7 +19,7 @@ from stook.audits.containment import Silence
 from stook.shards.geometry import Policy
 from stook.sim import adversaries, liars
 from stook.sim.adversary import Casting
-from stook.sim.attacks.goods import put, unread
+from stook.sim.attacks.goods import put, refuses, unread
 from stook.sim.factories import PATIENT, RARELY, STEADY, WATCHFUL, agent_options, farmer_settings
 from stook.sim.liars import ACQUAINTANCES, Ring
 from stook.sim.life import DAY_SECONDS, FIRST_MORTAL, Fates, Life
@@ -36,7 +36,9 @@ OBJECT_BYTES = 150_000
 READ_DAYS = 7
 """How often the owner reads everything."""
 WEEKS_WITHHELD = 3
-"""Who was asked in so many of those readings and never once gave anything back, withholds."""
+"""Who was asked in so many of those readings and never once gave anything back is asked once more over a good line:
+bad luck on a bad one befalls one honest farmer in some hundred. Who refuses then withholds.
+"""
 
 
 def the_cast(ring: Ring) -> Mapping[str, Casting]:
@@ -121,7 +123,8 @@ async def _play(setting: Setting) -> dict[str, Any]:
         lost = await unread(net, objects)
         await net.renter.agent.book.flush()
         opinion = Opinion.of(net)
-        withholding = {number for number in opinion.withholding if len(withheld[number]) >= WEEKS_WITHHELD}
+        suspects = [net.farmers[n] for n in sorted(opinion.withholding) if len(withheld[n]) >= WEEKS_WITHHELD]
+        withholding = {farmer.number for farmer in suspects if await refuses(net, farmer)}
         told = []
         for name, number in named.items():
             days, word = out.get(number, (0.0, ""))
@@ -143,6 +146,7 @@ async def _play(setting: Setting) -> dict[str, Any]:
             "honest_condemned": len(condemned),
             "honest_gone": len(gone),
             "honest_called_withholding": len(withholding & honest),
+            "suspected_of_withholding": len(suspects),
             "restarts": life.restarts,
             "absences": life.absences,
             "disk_losses": life.disk_losses,

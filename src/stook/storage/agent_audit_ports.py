@@ -40,6 +40,8 @@ class Dossier:
     """When it last answered the auditor."""
     known_ms: int = 0
     """When the first thing about it was written down."""
+    leaving_by_ms: int = 0
+    """When it means to be gone, as it said last; 0: it stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class FarmerChange:
     first_due_ms: int | None = None
     beat_ms: int | None = None
     heard_ms: int | None = None
+    leaving_by_ms: int | None = None
+    """0: it stays after all."""
     opened: OpenChallenge | None = None
     """Durable before it is sent."""
     closed: bool = False
@@ -240,26 +244,22 @@ class AuditStore(Protocol):
         ...
 
     def segments_short(
-        self, fresh_ms: int, doubtful: Collection[NodeId], copies: int, limit: int, after: bytes
+        self,
+        fresh_ms: int,
+        doubtful: Collection[NodeId],
+        copies: int,
+        limit: int,
+        after: bytes,
+        lapsing_ms: int = 0,
     ) -> list[SegmentId]:
         """Segments with ids above `after`, in order, that may want repair.
 
         Those with fewer than r distinct indices proved since `fresh_ms` at farmers that are not `doubtful`; fewer than
-        n while no n ever were stored; and, with `copies` above 1, fewer than n x copies shards, or n of copy 0.
+        n while no n ever were stored; and, with `copies` above 1, fewer than n x copies shards, or n of copy 0. Shards
+        whose contracts end by `lapsing_ms` do not count.
         """
         ...
 
-    def health(self, fresh_ms: int, doubtful: Collection[NodeId]) -> HealthCounts:
-        """Segments by what is proved of them."""
-        ...
-
-    def surplus(self, doubtful: Collection[NodeId], limit: int) -> list[ContractId]:
-        """STORED placements of shards that are STORED elsewhere as well, longer, and were proved there since; by id.
-
-        Those at, and beside those at, farmers that are `doubtful` are left alone.
-        """
-        ...
-
-    def lost_and_replaced(self, limit: int) -> list[ContractId]:
-        """LOST placements whose index and copy are STORED elsewhere, or whose segment is released; in order of id."""
+    def health(self, fresh_ms: int, doubtful: Collection[NodeId], lapsing_ms: int = 0) -> HealthCounts:
+        """Segments by what is proved of them, counted in the same way."""
         ...

@@ -8,15 +8,16 @@ from enum import Enum
 from itertools import zip_longest
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, distinct, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, distinct, func, select, update
 
 from stook.codec import decode, encode
 from stook.contracts.contract import Contract
+from stook.contracts.messages import Renew
 from stook.contracts.receipt import SignedEraseReceipt, SignedStorageReceipt
 from stook.errors import ConflictError, CorruptionError, MalformedError, NotFoundError, UserError
 from stook.ids import ROOT_BYTES, ContractId, NodeId, SegmentId, ShardRoot
 from stook.shards.geometry import Policy
-from stook.storage.agent_tables import placements, segments
+from stook.storage.agent_tables import placements, renewals, segments
 from stook.storage.database import chunks
 from stook.storage.fading import Counter
 from stook.storage.renter_ports import OutcomeKind, Placement, PlacementState, SegmentFacts
@@ -210,13 +211,28 @@ def set_roots(connection: Connection, segment_id: SegmentId, roots: Sequence[Sha
 
 
 def replace_contracts(connection: Connection, contracts: Sequence[Contract]) -> None:
-    """Keep those contracts that are later revisions of what is held."""
-    held = contracts_of(connection, [each.contract_id for each in contracts])
+    """Keep those contracts that are later revisions of what is held; what was asked for about them is answered."""
+    names = [each.contract_id for each in contracts]
+    held = contracts_of(connection, names)
     for each in contracts:
         if each.terms.revision > held[each.contract_id].terms.revision:
             held[each.contract_id] = each
             statement = update(placements).where(placements.c.contract_id == each.contract_id)
             connection.execute(statement.values(contract=encode(each), end_ms=each.terms.end_ms))
+    asked = renewals_of(connection, names)
+    answered = [name for name, each in asked.items() if each.terms.revision <= held[name].terms.revision]
+    for some in chunks(answered):
+        connection.execute(delete(renewals).where(renewals.c.contract_id.in_(some)))
+
+
+def renewals_of(connection: Connection, contract_ids: Iterable[ContractId]) -> dict[ContractId, Renew]:
+    """What was asked for about these contracts and not answered."""
+    found = {}
+    for some in chunks(contract_ids):
+        query = select(renewals.c.contract_id, renewals.c.request).where(renewals.c.contract_id.in_(some))
+        for name, request in connection.execute(query):
+            found[ContractId(name)] = decode(Renew, request)
+    return found
 
 
 def move(

@@ -12,7 +12,6 @@ from sqlalchemy import ColumnElement, LargeBinary, bindparam, case, delete, func
 
 from stook.codec import decode, encode
 from stook.contracts.announcement import SignedAnnouncement
-from stook.contracts.contract import Contract
 from stook.contracts.receipt import SignedEraseReceipt, SignedStorageReceipt
 from stook.errors import NotFoundError
 from stook.ids import ContractId, NodeId, SegmentId, ShardRoot
@@ -36,6 +35,7 @@ from stook.storage.agent_rows import (
     with_roots,
     with_stored,
 )
+from stook.storage.agent_upkeep import SqlUpkeepStore
 from stook.storage.audit_store import SqlAuditStore
 from stook.storage.database import Database, chunks, insert_rows, upsert
 from stook.storage.fading import Counter
@@ -54,7 +54,7 @@ from stook.storage.renter_ports import (
 CLAIMED, STORED, CANCELLING, ERASED, LOST = PlacementState
 
 
-class SqlAgentStore(SqlAuditStore):
+class SqlAgentStore(SqlUpkeepStore, SqlAuditStore):
     """`renter_ports.AgentStore` over one database file."""
 
     @classmethod
@@ -158,12 +158,6 @@ class SqlAgentStore(SqlAuditStore):
                 void.update(ContractId(value) for value in connection.scalars(stayed))
         return frozenset(void)
 
-    def renew(self, contracts: Sequence[Contract]) -> None:
-        """See the port."""
-        with self._database.write() as connection:
-            require_contracts(connection, [each.contract_id for each in contracts])
-            replace_contracts(connection, contracts)
-
     def placement(self, contract_id: ContractId) -> Placement | None:
         """See the port."""
         with self._database.read() as connection:
@@ -196,19 +190,6 @@ class SqlAgentStore(SqlAuditStore):
         """See the port."""
         return self._at(farmer, [STORED], b"", -1)
 
-    def ending(self, before_ms: int, limit: int) -> list[Placement]:
-        """See the port."""
-        table = tables.placements.c
-        query = (
-            select(tables.placements)
-            .join(tables.segments)
-            .where(table.state == STORED, table.end_ms < before_ms, tables.segments.c.released.is_(False))
-            .order_by(table.end_ms, table.contract_id)
-            .limit(limit)
-        )
-        with self._database.read() as connection:
-            return [read_placement(row) for row in connection.execute(query)]
-
     # -- the way out
 
     def release(self, segment_ids: Iterable[SegmentId]) -> None:
@@ -225,12 +206,6 @@ class SqlAgentStore(SqlAuditStore):
         with self._database.write() as connection:
             for some in chunks(contract_ids):
                 move(connection, tables.placements.c.contract_id.in_(some), [CLAIMED, LOST], CANCELLING)
-
-    def cancel_stored(self, contract_ids: Iterable[ContractId]) -> None:
-        """See the port."""
-        with self._database.write() as connection:
-            for some in chunks(contract_ids):
-                move(connection, tables.placements.c.contract_id.in_(some), [CLAIMED, STORED, LOST], CANCELLING)
 
     def mark_lost(self, contract_ids: Iterable[ContractId]) -> None:
         """See the port."""
@@ -294,6 +269,8 @@ class SqlAgentStore(SqlAuditStore):
         )
         with self._database.write() as connection:
             connection.execute(delete(tables.placements).where(over))
+            kept = select(table.contract_id).where(table.state == STORED)
+            connection.execute(delete(tables.renewals).where(tables.renewals.c.contract_id.not_in(kept)))
             gone = [SegmentId(value) for value in connection.scalars(empty)]
             for some in chunks(gone):
                 connection.execute(delete(tables.segments).where(tables.segments.c.segment_id.in_(some)))

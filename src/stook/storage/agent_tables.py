@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from stook.storage.database import Schema
 
-AGENT_SCHEMA = Schema(name="agent", head="agent_0002")
+AGENT_SCHEMA = Schema(name="agent", head="agent_0003")
 agent_metadata = MetaData()
 
 segments = Table(
@@ -95,6 +95,7 @@ dossiers = Table(
     Column("beat_ms", BigInteger, nullable=False),
     Column("heard_ms", BigInteger, nullable=False),
     Column("known_ms", BigInteger, nullable=False),
+    Column("leaving_by_ms", BigInteger, nullable=False, server_default="0"),
 )
 
 farmer_events = Table(
@@ -161,4 +162,11 @@ flights = Table(
     Column("copy", SmallInteger, primary_key=True, autoincrement=False),
     Column("begun_ms", BigInteger, nullable=False),
     Column("owner", LargeBinary, nullable=False),
+)
+
+renewals = Table(
+    "renewals",
+    agent_metadata,
+    Column("contract_id", LargeBinary(32), primary_key=True),
+    Column("request", LargeBinary, nullable=False),
 )

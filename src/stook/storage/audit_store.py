@@ -16,12 +16,10 @@ from sqlalchemy import (
     delete,
     distinct,
     func,
-    literal,
     or_,
     select,
     update,
 )
-from sqlalchemy.orm import aliased
 
 from stook.audits.allowance import Allowance
 from stook.audits.challenge import SignedChallenge
@@ -310,10 +308,16 @@ class SqlAuditStore:
         return {segment_id: tuple(each) for segment_id, each in found.items()}
 
     def segments_short(
-        self, fresh_ms: int, doubtful: Collection[NodeId], copies: int, limit: int, after: bytes
+        self,
+        fresh_ms: int,
+        doubtful: Collection[NodeId],
+        copies: int,
+        limit: int,
+        after: bytes,
+        lapsing_ms: int = 0,
     ) -> list[SegmentId]:
         """See the port."""
-        counts = _proved(fresh_ms, doubtful)
+        counts = _proved(fresh_ms, doubtful, lapsing_ms)
         segment = tables.segments.c
         proved, ever = func.coalesce(counts.c.proved, 0), func.coalesce(counts.c.ever, 0)
         wanting = or_(proved < segment.r, (ever < segment.n) & (proved < segment.n))
@@ -330,9 +334,9 @@ class SqlAuditStore:
         with self._database.read() as connection:
             return [SegmentId(value) for value in connection.scalars(query)]
 
-    def health(self, fresh_ms: int, doubtful: Collection[NodeId]) -> HealthCounts:
+    def health(self, fresh_ms: int, doubtful: Collection[NodeId], lapsing_ms: int = 0) -> HealthCounts:
         """See the port."""
-        counts = _proved(fresh_ms, doubtful)
+        counts = _proved(fresh_ms, doubtful, lapsing_ms)
         segment = tables.segments.c
         proved = func.coalesce(counts.c.proved, 0)
 
@@ -353,54 +357,13 @@ class SqlAuditStore:
         with self._database.read() as connection:
             return HealthCounts(*connection.execute(query).one())
 
-    def surplus(self, doubtful: Collection[NodeId], limit: int) -> list[ContractId]:
-        """See the port."""
-        table, other = tables.placements.c, aliased(tables.placements).c
-        earlier = or_(
-            other.stored_ms < table.stored_ms,
-            (other.stored_ms == table.stored_ms) & (other.contract_id < table.contract_id),
-        )
-        elsewhere = select(literal(1)).where(
-            other.segment_id == table.segment_id,
-            other.shard_index == table.shard_index,
-            other.copy == table.copy,
-            other.state == STORED,
-            other.proved_ms > table.stored_ms,
-            earlier,
-        )
-        query = select(table.contract_id).where(table.state == STORED)
-        for some in chunks(sorted(doubtful)):
-            elsewhere = elsewhere.where(other.farmer.not_in(some))
-            query = query.where(table.farmer.not_in(some))
-        with self._database.read() as connection:
-            found = connection.scalars(query.where(elsewhere.exists()).order_by(table.contract_id).limit(limit))
-            return [ContractId(value) for value in found]
 
-    def lost_and_replaced(self, limit: int) -> list[ContractId]:
-        """See the port."""
-        table, other = tables.placements.c, aliased(tables.placements).c
-        elsewhere = select(literal(1)).where(
-            other.segment_id == table.segment_id,
-            other.shard_index == table.shard_index,
-            other.copy == table.copy,
-            other.state == STORED,
-        )
-        query = (
-            select(table.contract_id)
-            .join_from(tables.placements, tables.segments)
-            .where(table.state == LOST, or_(tables.segments.c.released.is_(True), elsewhere.exists()))
-            .order_by(table.contract_id)
-            .limit(limit)
-        )
-        with self._database.read() as connection:
-            return [ContractId(value) for value in connection.scalars(query)]
-
-
-def _proved(fresh_ms: int, doubtful: Collection[NodeId]) -> Any:
+def _proved(fresh_ms: int, doubtful: Collection[NodeId], lapsing_ms: int) -> Any:
     """Per segment: distinct indices proved, shards proved, and distinct indices that ever were stored."""
     table = tables.placements.c
     good = (table.state == STORED) & or_(table.stored_ms >= fresh_ms, table.proved_ms >= fresh_ms)
     good &= (table.stored_ms > 0) | (table.proved_ms > 0)
+    good &= table.end_ms > lapsing_ms
     for some in chunks(sorted(doubtful)):
         good &= table.farmer.not_in(some)
     # An index and a copy as one number, for counting both together.
@@ -434,6 +397,7 @@ def _read_dossier(row: Row[Any]) -> Dossier:
         row.beat_ms,
         row.heard_ms,
         row.known_ms,
+        row.leaving_by_ms,
     )
 
 
@@ -453,6 +417,7 @@ def _save_dossier(connection: Connection, dossier: Dossier) -> None:
         "beat_ms": dossier.beat_ms,
         "heard_ms": dossier.heard_ms,
         "known_ms": dossier.known_ms,
+        "leaving_by_ms": dossier.leaving_by_ms,
     }
     connection.execute(upsert(connection, tables.dossiers), [row])
 

@@ -19,7 +19,7 @@ def with_entries(dossier: Dossier, entries: Sequence[Entry]) -> Dossier:
 
 def changed(dossier: Dossier, change: FarmerChange) -> Dossier:
     """The dossier after a change, its entries aside."""
-    given = ("silence", "next_due_ms", "first_due_ms", "beat_ms", "heard_ms")
+    given = ("silence", "next_due_ms", "first_due_ms", "beat_ms", "heard_ms", "leaving_by_ms")
     return replace(
         dossier,
         **{name: value for name in given if (value := getattr(change, name)) is not None},

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from stook.contracts.announcement import SignedAnnouncement
-from stook.contracts.contract import Contract
 from stook.contracts.receipt import SignedEraseReceipt, SignedStorageReceipt
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import ContractId, NodeId, SegmentId, ShardRoot
 from stook.storage.fading import Counter
 from stook.storage.memory_audit_store import MemoryAuditStore
+from stook.storage.memory_upkeep import MemoryUpkeepStore
 from stook.storage.renter_ports import (
     AgentCounts,
     FarmerStats,
@@ -28,7 +28,7 @@ from stook.storage.renter_ports import (
 CLAIMED, STORED, CANCELLING, ERASED, LOST = PlacementState
 
 
-class MemoryAgentStore(MemoryAuditStore):
+class MemoryAgentStore(MemoryUpkeepStore, MemoryAuditStore):
     """`renter_ports.AgentStore` in dictionaries, under one lock."""
 
     def __init__(self) -> None:
@@ -117,15 +117,6 @@ class MemoryAgentStore(MemoryAuditStore):
             touched = {each.receipt.contract_id for each in receipts}
             return frozenset(name for name in touched if self._placements[name].state != STORED)
 
-    def renew(self, contracts: Sequence[Contract]) -> None:
-        """See the port."""
-        with self._lock:
-            self._require_contracts(each.contract_id for each in contracts)
-            for each in contracts:
-                held = self._placements[each.contract_id]
-                if each.terms.revision > held.contract.terms.revision:
-                    self._placements[each.contract_id] = replace(held, contract=each)
-
     def placement(self, contract_id: ContractId) -> Placement | None:
         """See the port."""
         return self._placements.get(contract_id)
@@ -150,18 +141,6 @@ class MemoryAgentStore(MemoryAuditStore):
         """See the port."""
         return self._at(farmer, [STORED], b"", len(self._placements))
 
-    def ending(self, before_ms: int, limit: int) -> list[Placement]:
-        """See the port."""
-        with self._lock:
-            soon = [
-                each
-                for each in self._placements.values()
-                if each.state == STORED
-                and each.segment_id not in self._released
-                and each.contract.terms.end_ms < before_ms
-            ]
-        return sorted(soon, key=lambda each: (each.contract.terms.end_ms, each.contract_id))[:limit]
-
     # -- the way out
 
     def release(self, segment_ids: Iterable[SegmentId]) -> None:
@@ -176,11 +155,6 @@ class MemoryAgentStore(MemoryAuditStore):
         """See the port."""
         with self._lock:
             self._move(contract_ids, [CLAIMED, LOST], CANCELLING)
-
-    def cancel_stored(self, contract_ids: Iterable[ContractId]) -> None:
-        """See the port."""
-        with self._lock:
-            self._move(contract_ids, [CLAIMED, STORED, LOST], CANCELLING)
 
     def mark_lost(self, contract_ids: Iterable[ContractId]) -> None:
         """See the port."""
@@ -223,6 +197,8 @@ class MemoryAgentStore(MemoryAuditStore):
                     del self._placements[each.contract_id]
                     self._by_segment[each.segment_id].discard(each.contract_id)
                     self._erased_ms.pop(each.contract_id, None)
+            for name in [name for name in self._renewals if not self._is_stored(name)]:
+                del self._renewals[name]
             gone = sorted(each for each in self._released if not self._by_segment.get(each))
             for each_id in gone:
                 del self._segments[each_id]

@@ -13,6 +13,7 @@ from stook.audits.score import DeclaredLoss, Entry, FarmerScore
 from stook.audits.score import update as updated
 from stook.contracts.contract import AuditStrategy, AuditTerms
 from stook.contracts.loss import NotedLoss
+from stook.contracts.messages import Renew
 from stook.contracts.verdict import Verdict
 from stook.errors import ConflictError
 from stook.ids import ContractId, NodeId, SegmentId
@@ -49,6 +50,7 @@ class MemoryAuditStore:
         self._allowances: dict[str, Allowance] = {}
         self._outages: dict[int, int] = {}
         self._flights: dict[tuple[SegmentId, int, int], FlightRow] = {}
+        self._renewals: dict[ContractId, Renew] = {}
 
     # -- farmers
 
@@ -278,12 +280,18 @@ class MemoryAuditStore:
         return {segment_id: tuple(each) for segment_id, each in found.items()}
 
     def segments_short(
-        self, fresh_ms: int, doubtful: Collection[NodeId], copies: int, limit: int, after: bytes
+        self,
+        fresh_ms: int,
+        doubtful: Collection[NodeId],
+        copies: int,
+        limit: int,
+        after: bytes,
+        lapsing_ms: int = 0,
     ) -> list[SegmentId]:
         """See the port."""
 
         def short(facts: SegmentFacts) -> bool:
-            good, ever = self._proved(facts.segment_id, fresh_ms, doubtful)
+            good, ever = self._proved(facts.segment_id, fresh_ms, doubtful, lapsing_ms)
             proved, originals = len({index for index, _ in good}), sum(copy == 0 for _, copy in good)
             policy = facts.policy
             wanting = proved < policy.r or (ever < policy.n and proved < policy.n)
@@ -293,50 +301,19 @@ class MemoryAuditStore:
             live = sorted(each for each in self._segments if each > after and each not in self._released)
             return [each for each in live if short(self._segments[each])][:limit]
 
-    def health(self, fresh_ms: int, doubtful: Collection[NodeId]) -> HealthCounts:
+    def health(self, fresh_ms: int, doubtful: Collection[NodeId], lapsing_ms: int = 0) -> HealthCounts:
         """See the port."""
         counts = [0, 0, 0, 0]
         with self._lock:
             for name, facts in self._segments.items():
                 if name not in self._released:
-                    good, policy = self._proved(name, fresh_ms, doubtful)[0], facts.policy
+                    good, policy = self._proved(name, fresh_ms, doubtful, lapsing_ms)[0], facts.policy
                     proved = len({index for index, _ in good})
                     counts[(proved < policy.n) + (proved < policy.r) + (proved < policy.k)] += 1
         return HealthCounts(*counts)
 
-    def surplus(self, doubtful: Collection[NodeId], limit: int) -> list[ContractId]:
-        """See the port."""
-        found = []
-        with self._lock:
-            stored: dict[tuple[SegmentId, int, int], list[Placement]] = defaultdict(list)
-            for each in self._placements.values():
-                if each.state == STORED and each.farmer not in doubtful:
-                    stored[each.segment_id, each.index, each.copy].append(each)
-        for same in stored.values():
-            for each in same:
-                found += [
-                    each.contract_id
-                    for other in same
-                    if other.proved_ms > each.stored_ms
-                    and (other.stored_ms, other.contract_id) < (each.stored_ms, each.contract_id)
-                ][:1]
-        return sorted(found)[:limit]
-
-    def lost_and_replaced(self, limit: int) -> list[ContractId]:
-        """See the port."""
-        with self._lock:
-            stored = {
-                (each.segment_id, each.index, each.copy) for each in self._placements.values() if each.state == STORED
-            }
-            return sorted(
-                each.contract_id
-                for each in self._placements.values()
-                if each.state == LOST
-                and (each.segment_id in self._released or (each.segment_id, each.index, each.copy) in stored)
-            )[:limit]
-
     def _proved(
-        self, segment_id: SegmentId, fresh_ms: int, doubtful: Collection[NodeId]
+        self, segment_id: SegmentId, fresh_ms: int, doubtful: Collection[NodeId], lapsing_ms: int
     ) -> tuple[set[tuple[int, int]], int]:
         """Indices and copies that are proved, and how many indices ever were stored."""
         good: set[tuple[int, int]] = set()
@@ -346,6 +323,7 @@ class MemoryAuditStore:
             if each.receipt is not None or each.state in (STORED, LOST):
                 ever.add(each.index)
             proved_ms = max(each.stored_ms, each.proved_ms)
-            if each.state == STORED and proved_ms > 0 and proved_ms >= fresh_ms and each.farmer not in doubtful:
+            lasting = each.state == STORED and each.contract.terms.end_ms > lapsing_ms
+            if lasting and proved_ms > 0 and proved_ms >= fresh_ms and each.farmer not in doubtful:
                 good.add((each.index, each.copy))
         return good, len(ever)

@@ -24,6 +24,7 @@ from stook.errors import ConflictError, NotFoundError
 from stook.ids import ContractId, NodeId, SegmentId, ShardRoot
 from stook.shards.geometry import Policy
 from stook.storage.agent_audit_ports import AuditStore
+from stook.storage.agent_upkeep_ports import UpkeepStore
 
 if TYPE_CHECKING:
     from stook.storage.drill_ports import Drills
@@ -175,7 +176,7 @@ class AgentCounts:
     farmers: int
 
 
-class AgentStore(AuditStore, Protocol):
+class AgentStore(AuditStore, UpkeepStore, Protocol):
     """Segments, who holds their shards under which contract, and what is known of farmers."""
 
     # -- segments and placements
@@ -219,10 +220,6 @@ class AgentStore(AuditStore, Protocol):
         """
         ...
 
-    def renew(self, contracts: Sequence[Contract]) -> None:
-        """Replace contracts by later revisions; earlier or equal ones are ignored. Raises `NotFoundError`."""
-        ...
-
     def placement(self, contract_id: ContractId) -> Placement | None:
         """The placement under a contract, or None."""
         ...
@@ -237,10 +234,6 @@ class AgentStore(AuditStore, Protocol):
 
     def stored_at(self, farmer: NodeId) -> list[Placement]:
         """Everything that one farmer holds, STORED, in order of contract id: what a round is drawn over."""
-        ...
-
-    def ending(self, before_ms: int, limit: int) -> list[Placement]:
-        """STORED placements of unreleased segments whose contract ends before `before_ms`, soonest first."""
         ...
 
     def segments_wanting(self, limit: int, after: Wanting | None = None) -> list[Wanting]:
@@ -261,10 +254,6 @@ class AgentStore(AuditStore, Protocol):
 
         Whoever gives a claim up may have read it long ago, and another process have stored its shard since.
         """
-        ...
-
-    def cancel_stored(self, contract_ids: Iterable[ContractId]) -> None:
-        """As `cancel`, and STORED placements as well: for shards that are known to be stored elsewhere."""
         ...
 
     def claimed(self, limit: int, after: bytes = b"") -> list[Placement]:

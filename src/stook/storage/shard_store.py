@@ -12,6 +12,7 @@ for each writer, and writers are bounded.
 from __future__ import annotations
 
 import enum
+import errno
 import fcntl
 import os
 import threading
@@ -375,7 +376,7 @@ class FileShardStore:
     @contextmanager
     def _opened(self, root: ShardRoot, flags: int = os.O_RDONLY) -> Iterator[tuple[int, Layout]]:
         with self._descriptor(root, flags) as descriptor:
-            layout = parse_header(os.pread(descriptor, HEADER_BYTES, 0), root)
+            layout = parse_header(_head(descriptor, HEADER_BYTES, 0, root), root)
             if os.fstat(descriptor).st_size < layout.data:
                 # Also keeps a size that somebody made up from being believed when memory is taken for the leaf list.
                 raise CorruptionError(f"shard {root.hex()}: the file is shorter than its leaf list")
@@ -411,8 +412,18 @@ def _log(descriptor: int, layout: Layout) -> bytes:
     return os.pread(descriptor, max(0, min(length, LOG_LIMIT_BYTES + 2 * BLOCK_BYTES)), layout.log)
 
 
+def _head(descriptor: int, size: int, offset: int, root: ShardRoot) -> bytes:
+    """A part of a file's head. One behind a bad sector is as damaged as one with other bytes."""
+    try:
+        return os.pread(descriptor, size, offset)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise CorruptionError(f"shard {root.hex()}: the disk cannot read the head of the file") from error
+        raise
+
+
 def _leaves(descriptor: int, layout: Layout, root: ShardRoot) -> bytes:
-    leaves = os.pread(descriptor, layout.leaf_bytes, HEADER_BYTES)
+    leaves = _head(descriptor, layout.leaf_bytes, HEADER_BYTES, root)
     if not leaves_lead_to(root, layout.size_bytes, leaves):
         raise CorruptionError(f"shard {root.hex()}: the leaf list on the disk does not lead to the root")
     return leaves

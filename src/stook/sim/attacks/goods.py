@@ -6,7 +6,9 @@ import asyncio
 from functools import partial
 
 from stook.audits.confidence import beach_chance
-from stook.errors import StookError
+from stook.errors import DeadlineError, PeerError, ReasonCode, RefusedError, StookError, UnreachableError
+from stook.merkle import UNIT_BYTES, unit_count
+from stook.renter.fetch import Fetcher, Wish
 from stook.renter.files import BytesSource
 from stook.renter.ports import Item
 from stook.shards.cipher import segment_cipher
@@ -20,6 +22,8 @@ from stook.sim.testnet import Testnet
 
 BUCKET = "things"
 POLICY = Policy.parse("4/8/10/12")
+ASKED_FOR = 5
+"""Shards that a farmer is asked for before it is believed that it lost them all."""
 WINDOW = 16
 """Bytes of plain data in a row that would be recognised."""
 
@@ -43,6 +47,29 @@ async def unread(net: Testnet, objects: dict[str, bytes]) -> int:
         except StookError:
             lost += 1
     return lost
+
+
+async def refuses(net: Testnet, farmer: SimFarmer) -> bool:
+    """Whether a farmer that can be reached keeps back what it is thought to hold, and does not say that it lost it."""
+    renter = net.renter
+    for placement in renter.store.stored_at(farmer.node_id)[:ASKED_FOR]:
+        facts = renter.store.segments([placement.segment_id])[placement.segment_id]
+        located = renter.agent.fetchable(facts, [placement], renter.key.public_key)
+        units = unit_count(facts.shard_bytes)
+        wish = Wish(1, facts.shard_bytes, 0, units, {placement.index: placement.root}, (placement.index,))
+        fetcher = Fetcher(agent=renter.agent, endpoint=renter.endpoint, clock=renter.clock, offload=net.world.offload)
+        try:
+            await fetcher.retrieve(located.tickets[0], wish, memoryview(bytearray(units * UNIT_BYTES)))
+        except (UnreachableError, DeadlineError):
+            return False
+        except RefusedError as error:
+            if error.code is not ReasonCode.SHARD_LOST:
+                return True
+        except PeerError:
+            return True
+        else:
+            return False
+    return False
 
 
 # --- 5.4 Hostage bytes -----------------------------------------------------------------------------------------------
