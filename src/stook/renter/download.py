@@ -210,6 +210,7 @@ class Downloader:
                 _check(job, plain, begin)
 
             await self._offload(work)
+            self._slots.give_back_shards(slot)
             async with self._delivering:  # sinks are told one thing at a time
                 complete = await self._offload(lambda: _deliver(job, plain, begin))
         meter.durable(sum(part.length for part in job.parts))
