@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stook.renter.slots import Slot, SlotPool
+from stook.shards.arena import Scratch
 from stook.shards.geometry import LADDER, SegmentShape, largest_shape
 
 SMALL = SegmentShape(2, 3, LADDER[0])
@@ -39,13 +40,14 @@ def test_a_slot_has_room_for_what_it_was_leased_for():
     async def main() -> None:
         pool = SlotPool(cost(LARGE))
         async with pool.leased(LARGE) as slot:
-            laid = slot.arena.lay(LARGE)
+            laid = slot.arena(Scratch()).lay(LARGE)
             assert len(slot.plain) == LARGE.capacity
             assert [len(row) for row in laid.rows] == [LARGE.shard_bytes] * 3
+            assert [len(row) for row in slot.rows(9)] == [9] * 3
             with pytest.raises(ValueError):
-                slot.arena.lay(SegmentShape(2, 4, LADDER[0]))
+                slot.arena(Scratch()).lay(SegmentShape(2, 4, LADDER[0]))
             with pytest.raises(ValueError):
-                slot.arena.lay(SegmentShape(2, 3, LADDER[4]))
+                slot.arena(Scratch()).lay(SegmentShape(2, 3, LADDER[4]))
         async with pool.leased(LARGE, 0) as slot:
             assert not len(slot.plain)
 
@@ -209,7 +211,7 @@ def test_all_together_stay_within_the_budget(crowd: list[Worker], room: int):
             async with pool.leased(worker.shape) as slot:
                 assert slot not in out
                 assert len(slot.plain) >= worker.shape.capacity
-                slot.arena.lay(worker.shape)
+                slot.arena(Scratch()).lay(worker.shape)
                 out.add(slot)
                 try:
                     assert pool.held_bytes <= budget

@@ -126,7 +126,9 @@ class Mill:
 
         def work() -> tuple[SegmentRecord, SegmentEntry, dict[int, SealedShard]]:
             plain = slot.plain[:plain_bytes]
-            sealed = seal(plain, key=key, mask_key=mask_key, shape=shape, arena=slot.arena, codec=self._codec)
+            with self._slots.scratch() as scratch:
+                arena = slot.arena(scratch)
+                sealed = seal(plain, key=key, mask_key=mask_key, shape=shape, arena=arena, codec=self._codec)
             shards = {shard.index: shard for shard in sealed.shards}
             if reuse is not None:
                 if sealed.roots != reuse.record.roots[: shape.total]:

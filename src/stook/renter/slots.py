@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from stook.buffers import reused_memory
@@ -49,21 +49,23 @@ class _Buffer:
 
 
 class Slot:
-    """Room for one segment: its shards, its plaintext, and scratch to rebuild with. `SlotPool` makes them."""
+    """Room for one segment: its shards and its plaintext. `SlotPool` makes them."""
 
-    def __init__(self, plain: _Buffer | None, rows: Sequence[_Buffer], scratch: Scratch) -> None:
+    def __init__(self, plain: _Buffer | None, rows: Sequence[_Buffer]) -> None:
         self.buffers: dict[int | None, _Buffer] = dict(enumerate(rows))
         """What is not given back yet: shards by their number, plaintext under None."""
         if plain is not None:
             self.buffers[None] = plain
         self.plain = plain.data if plain is not None else memoryview(b"")
-        self.scratch = scratch
 
-    @property
-    def arena(self) -> RowArena:
-        """Where its shards lie, while none is given back."""
+    def arena(self, scratch: Scratch) -> RowArena:
+        """Where its shards are sealed, while none is given back."""
         rows = [buffer.row for number, buffer in self.buffers.items() if number is not None]
-        return RowArena(rows, self.scratch.stage(stage_bytes(len(rows))))
+        return RowArena(rows, scratch.stage(stage_bytes(len(rows))))
+
+    def rows(self, row_bytes: int) -> list[memoryview]:
+        """Where shards, or the beginnings of them, come in."""
+        return [buffer.data[:row_bytes] for number, buffer in self.buffers.items() if number is not None]
 
 
 @dataclass(eq=False, slots=True)
@@ -119,7 +121,6 @@ class SlotPool:
     def give_back(self, slot: Slot) -> None:
         """None of the slot's bytes are needed any more."""
         self._leased -= 1
-        self._scratches.append(slot.scratch)
         self._take_in(slot, list(slot.buffers))
 
     def give_back_plain(self, slot: Slot) -> None:
@@ -139,6 +140,18 @@ class SlotPool:
             yield slot
         finally:
             self.give_back(slot)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Scratch]:
+        """Scratch for one piece of work on any thread; there are as many as work at once, which are few."""
+        try:
+            scratch = self._scratches.pop()
+        except IndexError:
+            scratch = Scratch()
+        try:
+            yield scratch
+        finally:
+            self._scratches.append(scratch)
 
     def _take_in(self, slot: Slot, parts: Iterable[int | None]) -> None:
         self._idle += [buffer for part in parts if (buffer := slot.buffers.pop(part, None)) is not None]
@@ -180,7 +193,7 @@ class SlotPool:
         self._idle = idle
         buffers = [buffer or self._make(size) for buffer, size in zip(found, sizes, strict=True)]
         plain = buffers.pop(0) if plain_bytes else None
-        return Slot(plain, buffers, self._scratches.pop() if self._scratches else Scratch())
+        return Slot(plain, buffers)
 
     def _find(self, sizes: Sequence[int]) -> list[_Buffer | None]:
         """For each size the smallest idle buffer that holds it and is not much too large."""
