@@ -16,3 +16,13 @@ def reused_memory(size_bytes: int) -> memoryview:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(memory)
+
+
+def give_up(memory: memoryview) -> None:
+    """Let go of the pages of `reused_memory` now, not when the last view of it is collected.
+
+    A view that an exception's traceback keeps alive would otherwise keep the pages too. What lies in them is lost.
+    """
+    whole = memory.obj
+    if isinstance(whole, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        whole.madvise(mmap.MADV_DONTNEED)

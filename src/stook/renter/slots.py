@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from stook.buffers import reused_memory
+from stook.buffers import give_up, reused_memory
 from stook.shards.arena import ROW_GAP_BYTES, Row, RowArena, Scratch, stage_bytes
 from stook.shards.geometry import SegmentShape
 
@@ -186,10 +186,11 @@ class SlotPool:
             if self._leased:
                 return None
             idle = []
-        used = [buffer for buffer in found if buffer is not None]
-        self._held_bytes += sum(len(buffer.data) for buffer in (*idle, *used)) - sum(
-            len(buffer.data) for buffer in self._idle
-        )
+        stay = {id(buffer) for buffer in (*idle, *found)}
+        for buffer in self._idle:
+            if id(buffer) not in stay:
+                self._held_bytes -= len(buffer.data)
+                give_up(buffer.data)
         self._idle = idle
         buffers = [buffer or self._make(size) for buffer, size in zip(found, sizes, strict=True)]
         plain = buffers.pop(0) if plain_bytes else None
