@@ -19,7 +19,7 @@ from stook.merkle import UNIT_BYTES
 from stook.renter.files import BytesSink
 from stook.renter.pace import Patience
 from stook.renter.ports import Item
-from stook.renter.slots import SlotPool
+from stook.renter.slots import SlotPool, segment_bytes
 from stook.shards.geometry import SMALL_OBJECT_BYTES, Policy, largest_shape
 from stook.shards.pointer import SegmentRecord
 from stook.sim.adversaries import RefusesAfterAccepting, ServesOtherBytes, Slow, Stalls
@@ -29,7 +29,7 @@ from stook.sim.testnet import Testnet
 from stook.storage.renter_ports import ObjectEntry, SegmentEntry, VersionConflictError
 
 POLICY = Policy(k=2, r=3, o=4, n=5)
-CAPACITY = largest_shape(2, 6).capacity
+CAPACITY = largest_shape(2, 6, segment_bytes(80 << 20)).capacity
 SLOW_WORK = 0.002
 
 
@@ -134,19 +134,13 @@ def test_codes_so_wide_that_a_segment_holds_less_than_a_small_object():
 
     async def main() -> None:
         async with Testnet(farmers=4, seed=1, policy=policy) as net:
-            from stook.renter import upload
-
-            # As if n were 200: no test has the patience for as many farmers.
-            shape = largest_shape(1, 200)
-            assert shape.capacity < SMALL_OBJECT_BYTES
-            narrow = type(shape)(1, 4, shape.shard_bytes)
-            original = upload.largest_shape
-            upload.largest_shape = lambda k, total: narrow  # type: ignore[assignment]
-            try:
-                objects = {"a": net.dice(SMALL_OBJECT_BYTES), "b": net.dice(narrow.capacity), "c": net.dice(5)}
-                await put_all(net, objects)
-            finally:
-                upload.largest_shape = original
+            # So little memory has the same effect: no test has the patience for as many farmers.
+            net.renter.memory_budget_bytes = 2 << 20
+            await net.restart_renter()
+            narrow = largest_shape(1, 4, segment_bytes(net.renter.memory_budget_bytes))
+            assert narrow.capacity < SMALL_OBJECT_BYTES
+            objects = {"a": net.dice(SMALL_OBJECT_BYTES), "b": net.dice(narrow.capacity), "c": net.dice(5)}
+            await put_all(net, objects)
             await assert_all_there(net, objects)
 
     run(main(), within_seconds=600)
@@ -725,8 +719,9 @@ def test_whenever_a_put_is_stopped_nothing_runs_on_and_all_memory_comes_back(mom
 def test_memory_for_one_segment_is_enough_for_everything_at_once():
     async def main() -> None:
         async with net_of() as net:
-            shape = largest_shape(2, 7)
-            net.renter.memory_budget_bytes = shape.coded_bytes + shape.capacity
+            net.renter.memory_budget_bytes = 8 << 20
+            shape = largest_shape(2, 7, segment_bytes(net.renter.memory_budget_bytes))
+            assert 2 * (shape.coded_bytes + shape.capacity) > net.renter.memory_budget_bytes
             await net.restart_renter()
             await net.renter.client.make_bucket(BUCKET)
             objects: list[dict[str, bytes]] = [

@@ -30,7 +30,7 @@ SIZES = st.one_of(st.integers(0, 4 << 20), st.integers(0, 200 << 20))
 @given(SIZES, CODES)
 def test_a_plan_covers_the_object_exactly(size, code):
     k, total = code
-    cut = plan(size, Policy.of(k, total), total)
+    cut = plan(size, largest_shape(k, total))
     at = 0
     for piece in cut.pieces:
         assert (piece.offset, piece.shape.k, piece.shape.total) == (at, k, total)
@@ -43,6 +43,7 @@ def test_a_plan_covers_the_object_exactly(size, code):
     assert cut.padding == sum(piece.shape.capacity for piece in cut.pieces) - at
     if size > SMALL_OBJECT_BYTES:
         assert cut.padding * 8 < size
+        assert cut.padding <= k * (2 << 20)
         assert cut.tail_bytes < k * UNIT_BYTES
     else:
         assert not cut.pieces
@@ -52,13 +53,13 @@ def test_a_plan_covers_the_object_exactly(size, code):
 @given(SIZES, CODES)
 def test_a_stream_is_cut_as_if_its_size_were_known(size, code):
     k, total = code
-    policy, largest = Policy.of(k, total), largest_shape(k, total)
+    largest = largest_shape(k, total)
     cut, offset = [], 0
     while size > SMALL_OBJECT_BYTES and size - offset >= largest.capacity:
         cut.append((offset, largest.capacity, largest))
         offset += largest.capacity
-    rest = plan_rest(size, offset, policy, total)
-    whole = plan(size, policy, total)
+    rest = plan_rest(size, offset, largest)
+    whole = plan(size, largest)
     assert cut + [(p.offset, p.length, p.shape) for p in rest.pieces] == [
         (p.offset, p.length, p.shape) for p in whole.pieces
     ]

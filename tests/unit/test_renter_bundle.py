@@ -1,17 +1,22 @@
 """Small objects side by side in one segment."""
 
+import asyncio
+
 import pytest
 
 from stook.renter.bundle import Bundle
-from stook.renter.slots import Slot
-from stook.shards.arena import ShardArena
+from stook.renter.slots import Slot, SlotPool
 from stook.shards.geometry import LADDER, SegmentShape
 
 SHAPE = SegmentShape(2, 3, LADDER[1])
 
 
 def bundle() -> Bundle[str]:
-    return Bundle(Slot(ShardArena.of(SHAPE), memoryview(bytearray(SHAPE.capacity))), SHAPE)
+    return Bundle(slot_of(SHAPE.capacity), SHAPE)
+
+
+def slot_of(plain_bytes: int) -> Slot:
+    return asyncio.run(SlotPool().lease(SHAPE, plain_bytes))
 
 
 def filler(byte: int, most: int = 1 << 30):
@@ -53,7 +58,7 @@ def test_a_reader_that_fails_adds_nothing():
 
 def test_room_ends_at_the_capacity_and_not_at_the_buffer():
     shared = bundle()
-    shared.slot = Slot(ShardArena.of(SHAPE), memoryview(bytearray(2 * SHAPE.capacity)))
+    shared.slot = slot_of(2 * SHAPE.capacity)
     assert shared.room_for(SHAPE.capacity)
     assert not shared.room_for(SHAPE.capacity + 1)
     shared.add("a", 1, filler(1))

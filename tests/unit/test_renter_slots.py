@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stook.renter.slots import Slot, SlotPool
+from stook.shards.arena import Scratch
 from stook.shards.geometry import LADDER, SegmentShape, largest_shape
 
 SMALL = SegmentShape(2, 3, LADDER[0])
@@ -18,25 +19,76 @@ def cost(shape: SegmentShape) -> int:
     return shape.coded_bytes + shape.capacity
 
 
-def test_a_slot_is_used_again():
+def memory(slot: Slot) -> set[object]:
+    return set(slot.buffers.values())
+
+
+def test_memory_is_used_again():
     async def main() -> None:
         pool = SlotPool(cost(LARGE))
-        async with pool.leased(LARGE) as first:
-            pass
-        async with pool.leased(LARGE) as second:
-            assert second is first
+        async with pool.leased(LARGE) as slot:
+            first = memory(slot)
+        async with pool.leased(LARGE) as slot:
+            assert memory(slot) == first
+        async with pool.leased(SegmentShape(2, 3, LADDER[2])) as slot:
+            assert memory(slot) <= first
+
+    asyncio.run(main())
+
+
+def test_a_slot_has_room_for_what_it_was_leased_for():
+    async def main() -> None:
+        pool = SlotPool(cost(LARGE))
+        async with pool.leased(LARGE) as slot:
+            laid = slot.arena(Scratch()).lay(LARGE)
+            assert len(slot.plain) == LARGE.capacity
+            assert [len(row) for row in laid.rows] == [LARGE.shard_bytes] * 3
+            assert [len(row) for row in slot.rows(9)] == [9] * 3
+            with pytest.raises(ValueError):
+                slot.arena(Scratch()).lay(SegmentShape(2, 4, LADDER[0]))
+            with pytest.raises(ValueError):
+                slot.arena(Scratch()).lay(SegmentShape(2, 3, LADDER[4]))
+        async with pool.leased(LARGE, 0) as slot:
+            assert not len(slot.plain)
+
+    asyncio.run(main())
+
+
+def test_what_comes_back_in_parts_is_there_for_the_next():
+    async def main() -> None:
+        pool = SlotPool(cost(LARGE) + LARGE.coded_bytes)
+        first = await pool.lease(LARGE)
+        second = asyncio.create_task(pool.lease(LARGE))
+        await asyncio.sleep(0)
+        assert not second.done()
+        pool.give_back_plain(first)
+        got = await second
+        third = asyncio.create_task(pool.lease(LARGE))
+        pool.give_back_plain(got)
+        pool.give_back_shards(first, [2, 0])
+        pool.give_back_shards(first, [0])
+        await asyncio.sleep(0)
+        assert not third.done()
+        pool.give_back_shards(first)
+        pool.give_back(await third)
+        assert pool.held_bytes == pool.budget_bytes
+        for slot in (first, got):
+            pool.give_back(slot)
+        async with asyncio.timeout(1), pool.leased(LARGE) as one, pool.leased(LARGE, 0) as other:
+            assert not memory(one) & memory(other)
 
     asyncio.run(main())
 
 
 def test_a_much_too_large_buffer_is_not_wasted_on_a_small_need():
     async def main() -> None:
-        pool = SlotPool(cost(LARGE))
-        async with pool.leased(LARGE) as first:
-            pass
-        async with pool.leased(SMALL) as second:
-            assert second is not first
-        assert pool.held_bytes == cost(SMALL)
+        large = SegmentShape(2, 3, LADDER[5])
+        pool = SlotPool(cost(large))
+        async with pool.leased(large) as slot:
+            first = memory(slot)
+        async with pool.leased(SMALL) as slot:
+            assert not memory(slot) & first
+        assert cost(SMALL) < pool.held_bytes <= pool.budget_bytes
 
     asyncio.run(main())
 
@@ -158,7 +210,8 @@ def test_all_together_stay_within_the_budget(crowd: list[Worker], room: int):
         async def work(worker: Worker) -> None:
             async with pool.leased(worker.shape) as slot:
                 assert slot not in out
-                assert slot.fits(worker.shape, worker.shape.capacity)
+                assert len(slot.plain) >= worker.shape.capacity
+                slot.arena(Scratch()).lay(worker.shape)
                 out.add(slot)
                 try:
                     assert pool.held_bytes <= budget

@@ -35,7 +35,7 @@ def test_default_policies():
 
 @pytest.mark.parametrize(
     ("k", "total", "shard_bytes"),
-    [(0, 1, 16384), (2, 1, 16384), (1, 256, 16384), (1, 1, 16383), (1, 1, 8 * MIB), (3, 17, 4 * MIB), (1, 1, 0)],
+    [(0, 1, 16384), (2, 1, 16384), (1, 256, 16384), (1, 1, 16383), (1, 1, 16 * MIB), (3, 17, 8 * MIB), (1, 1, 0)],
 )
 def test_shapes_outside_the_format_are_refused(k, total, shard_bytes):
     with pytest.raises(ValueError):
@@ -44,36 +44,50 @@ def test_shapes_outside_the_format_are_refused(k, total, shard_bytes):
 
 def test_the_largest_shards_within_the_budget():
     assert [max_shard_bytes(total) // KIB for total in (1, 16, 17, 32, 40, 64, 128, 255)] == [
+        8192,
+        8192,
         4096,
         4096,
         2048,
         2048,
-        1024,
         1024,
         512,
-        256,
     ]
+    assert [max_shard_bytes(total, 104 * MIB) // KIB for total in (1, 13, 14, 26, 31, 41)] == [
+        8192,
+        8192,
+        4096,
+        4096,
+        2048,
+        2048,
+    ]
+    assert [max_shard_bytes(255, size) for size in (0, 300 * MIB)] == [16 * KIB, 512 * KIB]
     for total in (0, 256):
         with pytest.raises(ValueError):
             max_shard_bytes(total)
 
 
 def test_plans_by_example():
-    policy = Policy.of(4, 10)
-    assert plan(MIB, policy, 12).tail_bytes == MIB
-    assert [(p.length, p.shape.shard_bytes) for p in plan(256 * MIB, policy, 12).pieces] == [(16 * MIB, 4 * MIB)] * 16
-    assert [(p.length, p.shape.shard_bytes) for p in plan(5 * MIB, policy, 12).pieces] == [
-        (4 * MIB, MIB),
-        (MIB, 256 * KIB),
-    ]
-    cut = plan(2 * MIB + 1000, Policy.of(20, 40), 40)
+    shape = largest_shape(4, 12)
+    assert plan(MIB, shape).tail_bytes == MIB
+    assert [(p.length, p.shape.shard_bytes) for p in plan(256 * MIB, shape).pieces] == [(32 * MIB, 8 * MIB)] * 8
+    assert [(p.length, p.shape.shard_bytes) for p in plan(5 * MIB, shape).pieces] == [(4 * MIB, MIB), (MIB, 256 * KIB)]
+    assert {p.shape.shard_bytes for p in plan(32 * MIB, largest_shape(4, 12, 12 * MIB)).pieces} == {MIB}
+    cut = plan(2 * MIB + 1000, largest_shape(20, 40))
     assert [p.shape.shard_bytes for p in cut.pieces] == [64 * KIB, 32 * KIB, 16 * KIB]
     assert cut.padding == 0 or cut.padding * 8 < 2 * MIB + 1000
     for size, offset in [(-1, 0), (MIB, 2 * MIB), (64 * MIB, 0)]:
         with pytest.raises(ValueError):
-            plan_rest(size, offset, policy, 12)
+            plan_rest(size, offset, shape)
     with pytest.raises(ValueError):
-        plan(-1, policy, 12)
+        plan(-1, shape)
+
+
+def test_little_padding_in_a_large_object_is_still_much():
+    shape = largest_shape(3, 10)
+    cut = plan(256 * MIB, shape)
+    assert [(p.length // MIB, p.shape.shard_bytes // MIB) for p in cut.pieces[9:]] == [(24, 8), (12, 4), (4, 2)]
+    assert plan(258 * MIB, shape).pieces[-1].padding == 6 * MIB
 
 
 def test_ranges_outside_the_segment_are_refused():

@@ -47,7 +47,7 @@ FIRST_WITHIN_MS = HOUR_MS
 MAX_FIRST_LEAVES = 256
 
 LEAF_MOVED_BYTES = UNIT_BYTES + 512
-"""One unit with its Merkle path, at most 8 hashes, and where it belongs."""
+"""One unit with its Merkle path, at most 9 hashes, and where it belongs."""
 ROUND_MOVED_BYTES = 1024
 """Envelopes, challenge and receipt of one request."""
 

@@ -40,15 +40,15 @@ def words(reason: Reason) -> str:
 
 async def next_demand(agent: LocalAgent, rent: RentSettings) -> Demand:
     """What a new segment of the largest size would ask for. Raises `NotEnoughError` when no farmer is known."""
-    from stook.config import parse_duration_ms
+    from stook.config import parse_duration_ms, parse_size
     from stook.renter.planner import Demand, Spread
-    from stook.shards.geometry import largest_shape
+    from stook.renter.slots import segment_bytes
 
     placement = await agent.policy()
     return Demand(
         k=placement.policy.k,
         count=placement.policy.n,
-        shard_bytes=largest_shape(placement.policy.k, placement.total).shard_bytes,
+        shard_bytes=placement.largest_shape(segment_bytes(parse_size(rent.memory_budget))).shard_bytes,
         duration_ms=parse_duration_ms(rent.contract_duration),
         max_storage_price_per_gib_hour=rent.max_storage_price_per_gib_hour,
         max_download_price_per_gib=rent.max_download_price_per_gib,

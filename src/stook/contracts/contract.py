@@ -80,7 +80,7 @@ class Terms(Record):
     farmer_index: U32Field
     shard_root: ShardRootField
     shard_size_bytes: U63Field
-    """Exactly so many bytes are stored and paid for; a step of the ladder, 16 KiB to 4 MiB."""
+    """Exactly so many bytes are stored and paid for; a step of the ladder, 16 KiB to 8 MiB."""
     begin_ms: U63Field
     """Storage is paid from here."""
     end_ms: U63Field

@@ -28,7 +28,7 @@ MAX_CONSIGN_WINDOW_MS = DAY_MS
 MAX_GRACE_MS = 90 * DAY_MS
 MIN_AUDIT_INTERVAL_MS = 60_000
 MAX_AUDIT_LEAVES = 256
-"""The units of the largest shard: more in one interval is a download."""
+"""Half the units of the largest shard: more in one interval is a download."""
 EVM_ACCOUNT_BYTES = 20
 
 

@@ -20,9 +20,9 @@ class TransferLimits:
     max_waiting: int = 64
     """Transfers beyond `max_transfers` wait in line, at most so many; the next one is refused with BUSY."""
     block_bytes: int = 4 * MIB
-    """Hashed and written (or read) in one piece; a multiple of 16 KiB. As large as the largest shard, because every
-    hand-over between loop and worker costs more than the overlap within one shard gains (decision 0084)."""
-    transfer_deadline_seconds: float = 600.0
+    """Hashed and written (or read) in one piece; a multiple of 16 KiB. Two blocks hold the largest shard (decision
+    0084)."""
+    transfer_deadline_seconds: float = 1200.0
     """No transfer of one shard takes longer, however steadily it crawls."""
     retry_after_ms: int = 2_000
     """When a peer that was refused with BUSY should ask again."""

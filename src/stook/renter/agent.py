@@ -35,7 +35,7 @@ from stook.renter.durability_facts import farmer_facts, held_segments
 from stook.renter.farmer_record import FarmerRecord, record_of
 from stook.renter.mover import Mover
 from stook.renter.outlook import FarmerFacts, HeldSegment
-from stook.renter.planner import Candidate, Spread, independent_domains
+from stook.renter.planner import Candidate, Spread, independent_domains, shards_taken
 from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, Placed, PlacementPolicy, Ticket
 from stook.renter.recovery import recover_placements
 from stook.renter.renewer import Renewer
@@ -272,7 +272,8 @@ class LocalAgent:
                 raise NotEnoughError("no farmer is known yet: name a seed or a farmer in the settings")
             policy = Policy.default(domains)
         room = max(0, len(candidates) - policy.n)
-        return PlacementPolicy(policy, min(self._options.spares, room, 255 - policy.n))
+        spares = min(self._options.spares, room, 255 - policy.n)
+        return PlacementPolicy(policy, spares, shards_taken(candidates, policy.n))
 
     async def allot(self, count: int) -> list[Allotment]:
         """Random ids and their mask keys."""

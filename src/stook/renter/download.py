@@ -187,33 +187,47 @@ class Downloader:
         rows = min(len(record.roots), record.k + _EXTRA_ROWS)
         step = next(step for step in LADDER if step >= units.run_bytes)
         async with self._slots.leased(SegmentShape(record.k, rows, step), length) as slot:
-            lines = slot.arena.lay(SegmentShape(record.k, rows, step)).rows
-            try:
-                shards = await self._fetcher.fetch(located, wish, lines, on_stored=meter.shard)
-            except NotEnoughError as error:
-                raise NotEnoughError(f"{job.parts[0].target.label}: {error}") from error
-            copies = {ticket.index: ticket.copy for ticket in located.tickets}
-            plain = slot.plain[:length]
+            await self._open(job, record, located, wish, slot.rows(step), slot.plain, meter)
+            # Nobody looks at the shards any more: the next segment may come in while this one is written.
+            self._slots.give_back_shards(slot)
+            async with self._delivering:  # sinks are told one thing at a time
+                complete = await self._offload(lambda: _deliver(job, slot.plain[:length], begin))
+        meter.durable(sum(part.length for part in job.parts))
+        meter.objects(complete)
 
-            def work() -> None:
+    async def _open(
+        self,
+        job: _Job,
+        record: SegmentRecord,
+        located: Located,
+        wish: Wish,
+        lines: Sequence[memoryview],
+        plain: memoryview,
+        meter: Meter,
+    ) -> None:
+        """Fetch what is wanted of a segment, and decrypt it into `plain`."""
+        try:
+            shards = await self._fetcher.fetch(located, wish, lines, on_stored=meter.shard)
+        except NotEnoughError as error:
+            raise NotEnoughError(f"{job.parts[0].target.label}: {error}") from error
+        into = plain[: job.end - job.begin]
+
+        def work() -> None:
+            with self._slots.scratch() as scratch:
                 unseal(
                     shards,
                     key=record.key,
                     mask_key=located.mask_key,
                     shape=record.shape,
-                    into=plain,
+                    into=into,
                     codec=self._codec,
-                    scratch=slot.scratch,
-                    begin=begin,
-                    copies=copies,
+                    scratch=scratch,
+                    begin=job.begin,
+                    copies={ticket.index: ticket.copy for ticket in located.tickets},
                 )
-                _check(job, plain, begin)
+            _check(job, into, job.begin)
 
-            await self._offload(work)
-            async with self._delivering:  # sinks are told one thing at a time
-                complete = await self._offload(lambda: _deliver(job, plain, begin))
-        meter.durable(sum(part.length for part in job.parts))
-        meter.objects(complete)
+        await self._offload(work)
 
 
 def _check(job: _Job, plain: memoryview, begin: int) -> None:

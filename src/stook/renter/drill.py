@@ -288,7 +288,7 @@ class Driller:
         step = next(step for step in LADDER if step >= units.run_bytes)
         shape = SegmentShape(record.k, rows, step)
         async with self._slots.leased(shape, record.plain_bytes) as slot:
-            shards = await witness.fetch(located, wish, slot.arena.lay(shape).rows)
+            shards = await witness.fetch(located, wish, slot.rows(step))
             await self._offload(lambda: self._compare(record, located, shards, extents, slot))
 
     def _compare(
@@ -301,16 +301,17 @@ class Driller:
     ) -> None:
         plain = slot.plain[: record.plain_bytes]
         plain[:] = bytes(len(plain))  # what an earlier drill left here must not pass for what came now
-        unseal(
-            shards,
-            key=record.key,
-            mask_key=located.mask_key,
-            shape=record.shape,
-            into=plain,
-            codec=self._codec,
-            scratch=slot.scratch,
-            copies={ticket.index: ticket.copy for ticket in located.tickets},
-        )
+        with self._slots.scratch() as scratch:
+            unseal(
+                shards,
+                key=record.key,
+                mask_key=located.mask_key,
+                shape=record.shape,
+                into=plain,
+                codec=self._codec,
+                scratch=scratch,
+                copies={ticket.index: ticket.copy for ticket in located.tickets},
+            )
         if plain_hash(plain) != record.plain_hash:
             raise CorruptionError("its shards are true and give other bytes than were stored")
         for label, extent in extents:

@@ -78,7 +78,7 @@ class Fetcher:
         endpoint: Endpoint,
         clock: Clock,
         offload: Offload,
-        shard_deadline_seconds: float = 600.0,
+        shard_deadline_seconds: float = 1200.0,
     ) -> None:
         self._agent = agent
         self._endpoint = endpoint

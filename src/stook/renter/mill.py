@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from stook.clock import Clock, Entropy, Offload
@@ -16,8 +16,9 @@ from stook.renter.slots import Slot, SlotPool
 from stook.renter.vault import Vault
 from stook.shards.erasure import Codec
 from stook.shards.geometry import Policy, SegmentShape
-from stook.shards.pipeline import SealedSegment, seal
+from stook.shards.pipeline import seal
 from stook.shards.pointer import POINTER_VERSION, SegmentRecord
+from stook.shards.rebuild import SealedShard
 from stook.storage.renter_ports import SegmentEntry, SegmentFacts
 
 _CLOSED = "the client was closed while it was storing"
@@ -75,14 +76,16 @@ class Mill:
     ) -> SegmentEntry:
         """Send the first `plain_bytes` of the slot's plaintext as one segment; returns when it is durable.
 
-        Takes over the slot and gives it back when the last shard has left. When it raises, or is cancelled, nothing of
-        the segment is under way any more; its owner in the catalog decides whether it is resumed or given up. Raises
-        `NotEnoughError` when too few farmers took shards, `ConflictError` when the mill was closed meanwhile.
+        Takes over the slot and gives it back in parts, at the latest when the last shard has left. When it raises, or
+        is cancelled, nothing of the segment is under way any more; its owner in the catalog decides whether it is
+        resumed or given up. Raises `NotEnoughError` when too few farmers took shards, `ConflictError` when the mill was
+        closed meanwhile.
         """
         try:
             if self._closed:
                 raise ConflictError(_CLOSED)
-            record, entry, sealed = await self._seal(slot, shape, plain_bytes, reuse)
+            record, entry, shards = await self._seal(slot, shape, plain_bytes, reuse)
+            self._slots.give_back_plain(slot)
             if reuse is None:
                 await register(entry)
             if self._closed:
@@ -91,7 +94,7 @@ class Mill:
             self._slots.give_back(slot)
             raise
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._push(record, policy, sealed, meter, durable))
+        task = asyncio.create_task(self._push(record, policy, slot, shards, meter, durable))
         self._pushes.add(task)
         # A callback, because a task that is cancelled before its first step never reaches its own `finally`.
         task.add_done_callback(lambda ended: self._ended(ended, slot, durable))
@@ -114,20 +117,23 @@ class Mill:
 
     async def _seal(
         self, slot: Slot, shape: SegmentShape, plain_bytes: int, reuse: Reuse | None
-    ) -> tuple[SegmentRecord, SegmentEntry, SealedSegment]:
+    ) -> tuple[SegmentRecord, SegmentEntry, dict[int, SealedShard]]:
         if reuse is None:
             (allotment,) = await self._agent.allot(1)
             segment_id, mask_key, key = allotment.segment_id, allotment.mask_key, self._entropy(32)
         else:
             segment_id, mask_key, key = reuse.record.segment_id, reuse.mask_key, reuse.record.key
 
-        def work() -> tuple[SegmentRecord, SegmentEntry, SealedSegment]:
+        def work() -> tuple[SegmentRecord, SegmentEntry, dict[int, SealedShard]]:
             plain = slot.plain[:plain_bytes]
-            sealed = seal(plain, key=key, mask_key=mask_key, shape=shape, arena=slot.arena, codec=self._codec)
+            with self._slots.scratch() as scratch:
+                arena = slot.arena(scratch)
+                sealed = seal(plain, key=key, mask_key=mask_key, shape=shape, arena=arena, codec=self._codec)
+            shards = {shard.index: shard for shard in sealed.shards}
             if reuse is not None:
                 if sealed.roots != reuse.record.roots[: shape.total]:
                     raise BugError("sealing the same bytes with the same key gave other shards")
-                return reuse.record, reuse.entry, sealed
+                return reuse.record, reuse.entry, shards
             record = SegmentRecord(
                 version=POINTER_VERSION,
                 segment_id=segment_id,
@@ -139,7 +145,7 @@ class Mill:
                 plain_hash=sealed.plain_hash,
                 roots=sealed.roots,
             )
-            return record, self._vault.seal_segment(record), sealed
+            return record, self._vault.seal_segment(record), shards
 
         return await self._offload(work)
 
@@ -147,7 +153,8 @@ class Mill:
         self,
         record: SegmentRecord,
         policy: Policy,
-        sealed: SealedSegment,
+        slot: Slot,
+        shards: dict[int, SealedShard],
         meter: Meter,
         durable: asyncio.Future[None],
     ) -> None:
@@ -166,14 +173,20 @@ class Mill:
             if not durable.done():
                 durable.set_result(None)
 
+        def kept(numbers: Collection[int]) -> None:
+            for number in numbers:
+                del shards[number]
+            self._slots.give_back_shards(slot, numbers)
+
         # Once durable the object exists already, and what is missing to n is the agent's to fill: see `_ended`.
         await self._pusher.push(
             facts,
-            {shard.index: shard for shard in sealed.shards},
+            shards,
             goal,
             on_accepted=lambda: meter.accepted(record.plain_bytes),
             on_durable=is_durable,
             on_stored=meter.shard,
+            on_kept=kept,
         )
 
     async def settle(self) -> None:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from stook.errors import NotEnoughError
 from stook.identity.contact import ip_network_of
 from stook.ids import NodeId
+from stook.shards.geometry import LADDER
 
 Dice = Callable[[int], bytes]
 """Random bytes of the given length."""
@@ -51,13 +52,16 @@ class Reason(enum.Enum):
     DOMAIN_CAP = "are in a failure domain that has its share"
 
 
+_USUAL_SHARD_BYTES = 4 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A farmer as placement sees it. `weight` is its standing, 0 to 1; `networks` come from `network_groups`."""
 
     node_id: NodeId
     free_bytes: int
-    max_shard_bytes: int = 4 << 20
+    max_shard_bytes: int = LADDER[-1]
     min_duration_ms: int = 0
     max_duration_ms: int = 2**63 - 1
     storage_price_per_gib_hour: int = 0
@@ -305,3 +309,11 @@ def independent_domains(candidates: Iterable[Candidate], spread: Spread) -> int:
             for group in _Caps.groups(candidate):
                 parent[find(group)] = find(candidate.node_id)
     return len({find(node) for node in nodes})
+
+
+def shards_taken(candidates: Iterable[Candidate], count: int) -> int:
+    """The largest shards that at least `count` of them take, or all when they are fewer; not below what all farmers
+    ever took as they ship, so that one that takes only tiny ones is passed over and slows nobody down.
+    """
+    sizes = sorted((candidate.max_shard_bytes for candidate in candidates), reverse=True)[:count]
+    return max(_USUAL_SHARD_BYTES, min(sizes, default=LADDER[-1]))

@@ -15,7 +15,7 @@ from stook.contracts.grant import SignedGrant
 from stook.contracts.receipt import SignedStorageReceipt
 from stook.ids import ContractId, NodeId, PublicKey, SegmentId, ShardRoot
 from stook.renter.outlook import FarmerFacts, HeldSegment
-from stook.shards.geometry import Policy
+from stook.shards.geometry import LADDER, Policy, SegmentShape, largest_shape
 from stook.storage.renter_ports import SegmentFacts
 from stook.wire.endpoint import Peer
 
@@ -36,11 +36,17 @@ class PlacementPolicy:
 
     policy: Policy
     spares: int
+    max_shard_bytes: int = LADDER[-1]
+    """The largest shards that enough farmers take."""
 
     @property
     def total(self) -> int:
         """Code indices sealed."""
         return self.policy.n + self.spares
+
+    def largest_shape(self, segment_bytes: int) -> SegmentShape:
+        """What large objects are cut into, with shards of at most `segment_bytes` together."""
+        return largest_shape(self.policy.k, self.total, min(segment_bytes, self.total * self.max_shard_bytes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stook.clock import Clock
@@ -29,6 +29,8 @@ _BLAMELESS = frozenset({ReasonCode.CANCELLED})
 _RECONNECTS = 2
 OnStored = Callable[[NodeId, int], None]
 """Told of each receipt: the farmer and the shard's size."""
+OnKept = Callable[[Collection[int]], None]
+"""Told of shards whose receipts are written down and that nobody sends any more: their memory is free."""
 
 
 class _BrokenOffError(UnreachableError):
@@ -53,7 +55,7 @@ class Pusher:
         endpoint: Endpoint,
         node_key: PublicKey,
         clock: Clock,
-        shard_deadline_seconds: float = 600.0,
+        shard_deadline_seconds: float = 1200.0,
     ) -> None:
         self._agent = agent
         self._endpoint = endpoint
@@ -73,6 +75,7 @@ class Pusher:
         on_accepted: Callable[[], None] = lambda: None,
         on_durable: Callable[[], None] = lambda: None,
         on_stored: OnStored = lambda farmer, size: None,
+        on_kept: OnKept = lambda numbers: None,
     ) -> Pushed:
         """Bring `shards` to farmers until `goal` is full, or as far as can be.
 
@@ -81,7 +84,7 @@ class Pusher:
         Raises `NotEnoughError` when the segment did not become durable; what was claimed in vain is abandoned.
         """
         order = Order(facts, (), excluding, copy, again)
-        run = _Run(self, order, shards, goal, on_accepted, on_durable, on_stored)
+        run = _Run(self, order, shards, goal, on_accepted, on_durable, on_stored, on_kept)
         return await run.run()
 
     async def place(self, order: Order) -> Placed:
@@ -146,14 +149,16 @@ class _Run:
         on_accepted: Callable[[], None],
         on_durable: Callable[[], None],
         on_stored: OnStored,
+        on_kept: OnKept,
     ) -> None:
         self._pusher = pusher
         self._order = order
-        self._shards = shards
+        self._shards = dict(shards)
         self._goal = goal
         self._on_accepted = on_accepted
         self._on_durable = on_durable
         self._on_stored = on_stored
+        self._on_kept = on_kept
         self._held: frozenset[int] = frozenset()
         self._attempts: list[Attempt] = []
         self._gauges: dict[int, Gauge] = {}
@@ -318,6 +323,15 @@ class _Run:
             if len(self._stored()) >= self._goal.enough:
                 self._durable = True
                 self._on_durable()
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """A confirmed shard is not sent again, unless a second transfer of it still runs."""
+        running = {attempt.index for attempt in self._attempts if attempt.state is State.RUNNING}
+        kept = self._shards.keys() & (self._confirmed - running)
+        for index in kept:
+            del self._shards[index]
+        self._on_kept(kept)
 
     def _settle_durable(self) -> None:
         self._accept()
@@ -340,9 +354,7 @@ class _Run:
         kept = {receipt.receipt.contract_id for receipt in self._receipts.values()}
         await self._pusher.agent.abandon([contract_id for contract_id in leftover if contract_id not in kept])
         if not self._durable and len(self._stored()) >= self._goal.enough:
-            self._accept()
-            self._durable = True
-            self._on_durable()
+            self._settle_durable()
         if not self._durable:
             why = "; ".join(dict.fromkeys(self._failures)) or "no farmer took them"
             raise NotEnoughError(

@@ -28,7 +28,7 @@ from stook.renter.slots import SlotPool
 from stook.renter.tasks import Tasks
 from stook.shards.erasure import Codec
 from stook.shards.geometry import SegmentShape
-from stook.shards.rebuild import SealedShard, rebuild
+from stook.shards.rebuild import NO_COPIES, SealedShard, rebuild
 from stook.storage.agent_audit_ports import FlightRow
 from stook.storage.renter_ports import AgentStore, Placement, PlacementState, SegmentFacts
 from stook.wire.endpoint import Endpoint
@@ -280,25 +280,39 @@ class Repairer:
         copies = {ticket.index: ticket.copy for ticket in located.tickets}
         wish = Wish(k=facts.k, shard_bytes=facts.shard_bytes, first_unit=0, end_unit=shape.stripes, roots=roots)
         async with self._slots.leased(shape, 0) as slot:
-            rows = slot.arena.lay(shape).rows
+            rows = slot.rows(shape.shard_bytes)
             sources = rows[: facts.total - len(wanted)]
             targets = dict(zip(wanted, rows[facts.total - len(wanted) :], strict=True))
             have = await self._fetcher.fetch(located, wish, sources)
-            made = await self._offload(
-                lambda: rebuild(
+            made = await self._made(facts, have, targets, located, {index: copies[index] for index in have})
+            whole = await self._learned(facts, made)
+            goal = PushGoal(enough=len(made), full=len(made), spares=(), wanted=tuple(made))
+            pushed = await self._pusher.push(whole, made, goal, excluding=job.excluding, again=again)
+            return len(pushed.held & made.keys())
+
+    async def _made(
+        self,
+        facts: SegmentFacts,
+        have: Mapping[int, memoryview],
+        targets: Mapping[int, memoryview],
+        located: Located,
+        copies: Mapping[int, int],
+        target_copies: Mapping[int, int] = NO_COPIES,
+    ) -> dict[int, SealedShard]:
+        def work() -> dict[int, SealedShard]:
+            with self._slots.scratch() as scratch:
+                return rebuild(
                     have,
                     targets,
                     k=facts.k,
                     mask_key=located.mask_key,
                     codec=self._codec,
-                    scratch=slot.scratch,
-                    copies={index: copies[index] for index in have},
+                    scratch=scratch,
+                    copies=copies,
+                    target_copies=target_copies,
                 )
-            )
-            whole = await self._learned(facts, made)
-            goal = PushGoal(enough=len(made), full=len(made), spares=(), wanted=tuple(made))
-            pushed = await self._pusher.push(whole, made, goal, excluding=job.excluding, again=again)
-            return len(pushed.held & made.keys())
+
+        return await self._offload(work)
 
     async def _learned(self, facts: SegmentFacts, made: Mapping[int, SealedShard]) -> SegmentFacts:
         """The segment with the roots that came out, where they were not known yet."""
@@ -326,19 +340,10 @@ class Repairer:
         roots: Mapping[int, ShardRoot] = {source.index: source.root}
         wish = Wish(1, facts.shard_bytes, 0, shape.stripes, roots, exactly=(task.index,))
         async with self._slots.leased(shape, 0) as slot:
-            rows = slot.arena.lay(shape).rows
+            rows = slot.rows(shape.shard_bytes)
             have = await self._fetcher.fetch(located, wish, rows[:1])
-            made = await self._offload(
-                lambda: rebuild(
-                    have,
-                    {task.index: rows[-1]},
-                    k=facts.k,
-                    mask_key=located.mask_key,
-                    codec=self._codec,
-                    scratch=slot.scratch,
-                    copies={task.index: source.copy},
-                    target_copies={task.index: task.copy},
-                )
+            made = await self._made(
+                facts, have, {task.index: rows[-1]}, located, {task.index: source.copy}, {task.index: task.copy}
             )
             there = tuple(made[at].root if at in made else root for at, root in enumerate(facts.roots))
             goal = PushGoal(enough=1, full=1, spares=(), wanted=(task.index,))

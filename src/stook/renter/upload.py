@@ -22,13 +22,12 @@ from stook.renter.bundle import Bundle
 from stook.renter.meter import Meter
 from stook.renter.mill import Mill, Register, Reuse
 from stook.renter.ports import Agent, Item, PlacementPolicy, Source
-from stook.renter.slots import Slot, SlotPool
+from stook.renter.slots import Slot, SlotPool, segment_bytes
 from stook.renter.tasks import Tasks
 from stook.renter.vault import Vault
 from stook.shards.geometry import (
     Plan,
     SegmentShape,
-    largest_shape,
     plan,
     plan_rest,
 )
@@ -132,7 +131,7 @@ class _Batch:
         self._bucket = bucket
         self._policy = placement.policy
         self._total = placement.total
-        self._largest = largest_shape(self._policy.k, self._total)
+        self._largest = placement.largest_shape(segment_bytes(uploader.slots.budget_bytes))
         self._meter = meter
         self._arrival = arrival
         self._bundle: Bundle[tuple[_Growing, int]] | None = None
@@ -207,7 +206,7 @@ class _Batch:
                 await self._resume(growing)
                 await self._stream(group, growing, source)
             else:
-                cut = plan(size, self._policy, self._total)
+                cut = plan(size, self._largest)
                 if cut.pieces:
                     await self._resume(growing)
                 await self._planned(group, growing, source, cut)
@@ -237,7 +236,7 @@ class _Batch:
             if got == self._largest.capacity:
                 await self._send(group, growing, slot, self._largest, got)
                 continue
-            rest = plan_rest(growing.size_bytes + got, growing.size_bytes, self._policy, self._total)
+            rest = plan_rest(growing.size_bytes + got, growing.size_bytes, self._largest)
             if len(rest.pieces) == 1 and not rest.tail_bytes:
                 await self._send(group, growing, slot, rest.pieces[0].shape, got)
                 return

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from stook.errors import UserError
 from stook.merkle import UNIT_BYTES
 
-LADDER = tuple(UNIT_BYTES << step for step in range(9))
-"""The only shard sizes there are, 16 KiB to 4 MiB, so that a shard's size says little about what it is part of."""
+LADDER = tuple(UNIT_BYTES << step for step in range(10))
+"""The only shard sizes there are, 16 KiB to 8 MiB, so that a shard's size says little about what it is part of."""
 MAX_SHARDS = 255
 """Rows of the code, GF(2^8) less one."""
-SEGMENT_BUDGET_BYTES = 64 << 20
+SEGMENT_BUDGET_BYTES = 128 << 20
 """All shards of one segment together; what bounds a sealer's memory whatever the policy and the file."""
 SMALL_OBJECT_BYTES = 1 << 20
 """Objects up to this size live whole in a shared segment."""
 PADDING_SHARE = 8
 """Above `SMALL_OBJECT_BYTES`, padding is less than one part in this many (12.5 %)."""
+PADDED_SHARD_BYTES = 2 << 20
+"""And at most so many bytes in each shard: a further segment costs less than more of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,19 +161,20 @@ class UnitRange:
         return (self.end - self.first) * UNIT_BYTES
 
 
-def max_shard_bytes(total: int) -> int:
-    """The largest step of the ladder with which `total` shards stay within the segment budget.
+def max_shard_bytes(total: int, segment_bytes: int = SEGMENT_BUDGET_BYTES) -> int:
+    """The largest step of the ladder with which `total` shards stay within `segment_bytes` and the segment budget.
 
-    Raises `ValueError` unless 1 <= total <= 255.
+    The smallest step when none does. Raises `ValueError` unless 1 <= total <= 255.
     """
     if not 1 <= total <= MAX_SHARDS:
         raise ValueError(f"a segment has 1 to {MAX_SHARDS} shards, not {total}")
-    return max(step for step in LADDER if total * step <= SEGMENT_BUDGET_BYTES)
+    most = min(segment_bytes, SEGMENT_BUDGET_BYTES)
+    return max((step for step in LADDER if total * step <= most), default=LADDER[0])
 
 
-def largest_shape(k: int, total: int) -> SegmentShape:
+def largest_shape(k: int, total: int, segment_bytes: int = SEGMENT_BUDGET_BYTES) -> SegmentShape:
     """The shape with the largest capacity for `k` of `total`. Raises `ValueError` as `SegmentShape` does."""
-    return SegmentShape(k, total, max_shard_bytes(total))
+    return SegmentShape(k, total, max_shard_bytes(total, segment_bytes))
 
 
 def smallest_shape(length: int, k: int, total: int) -> SegmentShape:
@@ -184,30 +187,29 @@ def smallest_shape(length: int, k: int, total: int) -> SegmentShape:
     raise ValueError(f"{length} bytes are too many for one segment of {k} of {total} shards")
 
 
-def plan(size: int, policy: Policy, total: int) -> Plan:
-    """Cut an object of `size` bytes into segments of `policy.k` of `total` shards, down the ladder.
+def plan(size: int, largest: SegmentShape) -> Plan:
+    """Cut an object of `size` bytes into segments of the `largest` shape, then down the ladder.
 
     Small objects, and what would need more padding than `PADDING_SHARE` allows, are left as a tail to be bundled. The
     cut is greedy, so a stream of unknown size may be sealed in largest shapes while it comes and the rest be planned
-    by `plan_rest`: the pieces are the same. Raises `ValueError` when `size` is negative or the shape is impossible.
+    by `plan_rest`: the pieces are the same. Raises `ValueError` when `size` is negative.
     """
     if size < 0:
         raise ValueError("a size is never negative")
-    largest = largest_shape(policy.k, total)
     if size <= SMALL_OBJECT_BYTES:
         return Plan((), 0, size)
     whole = size // largest.capacity
     pieces = tuple(Piece(at * largest.capacity, largest.capacity, largest) for at in range(whole))
-    rest = plan_rest(size, whole * largest.capacity, policy, total)
+    rest = plan_rest(size, whole * largest.capacity, largest)
     return Plan(pieces + rest.pieces, rest.tail_offset, rest.tail_bytes)
 
 
-def plan_rest(size: int, offset: int, policy: Policy, total: int) -> Plan:
-    """Cut the last bytes, from `offset` on, of an object of `size` bytes; fewer than the largest shape holds.
+def plan_rest(size: int, offset: int, largest: SegmentShape) -> Plan:
+    """Cut the last bytes, from `offset` on, of an object of `size` bytes; fewer than the `largest` shape holds.
 
     Raises `ValueError` when more are left, or when `offset` is not within the object.
     """
-    largest = largest_shape(policy.k, total)
+    k, total = largest.k, largest.total
     if not 0 <= size - offset < max(largest.capacity, SMALL_OBJECT_BYTES + 1):
         raise ValueError(f"{size - offset} bytes are no rest")
     if size <= SMALL_OBJECT_BYTES:
@@ -216,14 +218,15 @@ def plan_rest(size: int, offset: int, policy: Policy, total: int) -> Plan:
     while offset < size:
         left = size - offset
         if left < largest.capacity:
-            shape = smallest_shape(left, policy.k, total)
-            if (shape.capacity - left) * PADDING_SHARE < size:
+            shape = smallest_shape(left, k, total)
+            padding = shape.capacity - left
+            if padding * PADDING_SHARE < size and padding <= k * PADDED_SHARD_BYTES:
                 pieces.append(Piece(offset, left, shape))
                 return Plan(tuple(pieces), size, 0)
-        fitting = [step for step in LADDER if policy.k * step <= left and step <= largest.shard_bytes]
+        fitting = [step for step in LADDER if k * step <= left and step <= largest.shard_bytes]
         if not fitting:
             break
-        shape = SegmentShape(policy.k, total, fitting[-1])
+        shape = SegmentShape(k, total, fitting[-1])
         pieces.append(Piece(offset, shape.capacity, shape))
         offset += shape.capacity
     return Plan(tuple(pieces), offset, size - offset)

@@ -33,7 +33,7 @@ class Memo(Record):
     copy: Annotated[int, Meta(ge=0, lt=1 << 16)]
     k: _ShardCount
     total: _ShardCount
-    shard_bytes: Annotated[int, Meta(ge=1, le=4 << 20)]
+    shard_bytes: Annotated[int, Meta(ge=1, le=8 << 20)]
 
 
 def _cipher(mask_root: bytes) -> AESSIV:

@@ -16,7 +16,7 @@ from stook.errors import ReasonCode
 from stook.hashing import Tag
 from stook.ids import ShardRoot
 from stook.merkle import UNIT_BYTES, leaf_hash
-from stook.shards.arena import Rows, Scratch, ShardArena, group_stripes
+from stook.shards.arena import Arena, Rows, Scratch, group_stripes
 from stook.shards.cipher import segment_cipher
 from stook.shards.erasure import Codec, encode_matrix
 from stook.shards.geometry import SegmentShape, stripe_groups, units_of
@@ -61,7 +61,7 @@ def seal(
     key: bytes,
     mask_key: bytes,
     shape: SegmentShape,
-    arena: ShardArena,
+    arena: Arena,
     codec: Codec,
 ) -> SealedSegment:
     """Encrypt, encode, mask and hash one segment into the arena.

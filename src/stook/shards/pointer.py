@@ -30,7 +30,7 @@ class SegmentRecord(Record):
     """The content key, used for this sealing alone."""
     k: _ShardCount
     total: _ShardCount
-    shard_bytes: Annotated[int, Meta(ge=1, le=4 << 20)]
+    shard_bytes: Annotated[int, Meta(ge=1, le=8 << 20)]
     plain_bytes: U63Field
     plain_hash: Bytes32Field
     roots: Annotated[tuple[ShardRootField, ...], Meta(min_length=1, max_length=MAX_SHARDS)]

@@ -96,5 +96,5 @@ def agent_options(
         contract_duration_ms=contract_days * DAY_MS,
         care=care,
         audits=audits,
-        memory_budget_bytes=16 << 20,
+        memory_budget_bytes=80 << 20,
     )

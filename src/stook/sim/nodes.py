@@ -227,7 +227,7 @@ class SimRenter:
         self.store = MemoryAgentStore()
         self.catalog = MemoryCatalog()
         self.options = options
-        self.memory_budget_bytes = 16 << 20
+        self.memory_budget_bytes = 80 << 20
         self.seeds: Sequence[Peer] | None = None
         """Whom it asks for farmers; None: nobody, it is told of all."""
         self._world = world

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from typing_extensions import Buffer
 
-from stook.buffers import reused_memory
+from stook.buffers import give_up, reused_memory
 from stook.errors import EnvironmentFault, UnreachableError
 from stook.wire.carrier import Accept, Connection, Receiver
 from stook.wire.tls import TlsIdentity, TlsStream, new_tls_identity
@@ -22,12 +22,30 @@ CLOSE_SECONDS = 5.0
 """How long an orderly close may take to flush before the connection is cut."""
 
 
+class _Landing:
+    """Where the bytes of sockets land before decryption; without a connection it takes no room."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self.memory = memory
+        self._users = 0
+
+    def taken(self) -> None:
+        """A connection stands."""
+        self._users += 1
+
+    def left(self) -> None:
+        """A connection is gone."""
+        self._users -= 1
+        if not self._users:
+            give_up(self.memory)
+
+
 class TcpCarrier:
     """Connects and listens with one throw-away certificate, made now unless given."""
 
     def __init__(self, identity: TlsIdentity | None = None) -> None:
         self._identity = identity if identity is not None else new_tls_identity()
-        self._shared: memoryview | None = None
+        self._shared: _Landing | None = None
 
     async def connect(self, host: str, port: int, accept: Accept) -> Connection:
         """Open a connection and finish the TLS handshake."""
@@ -65,16 +83,16 @@ class TcpCarrier:
             raise EnvironmentFault(f"cannot listen on {host[:80]}:{port}: that is no host name") from None
         return TcpListener(server)
 
-    def _raw_buffer(self, loop: asyncio.AbstractEventLoop) -> memoryview:
+    def _raw_buffer(self, loop: asyncio.AbstractEventLoop) -> _Landing:
         """Where a socket's bytes land before decryption.
 
         asyncio's selector loop fills the buffer and hands it over within one callback, so all connections can share
         one; other loops may fill it between callbacks.
         """
         if not isinstance(loop, asyncio.SelectorEventLoop):
-            return memoryview(bytearray(RAW_BYTES // 4))
+            return _Landing(memoryview(bytearray(RAW_BYTES // 4)))
         if self._shared is None:
-            self._shared = reused_memory(RAW_BYTES)
+            self._shared = _Landing(reused_memory(RAW_BYTES))
         return self._shared
 
 
@@ -99,11 +117,12 @@ class TcpListener:
 class TcpConnection:
     """One TLS connection. Its receiver is made as soon as the channel value is known."""
 
-    def __init__(self, stream: TlsStream, channel: bytes | None, accept: Accept, raw: memoryview) -> None:
+    def __init__(self, stream: TlsStream, channel: bytes | None, accept: Accept, landing: _Landing) -> None:
         self._stream = stream
         self._channel = channel
         self._accept = accept
-        self.raw = raw
+        self._landing = landing
+        self.raw = landing.memory
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
         self._remote = ("", 0)
@@ -167,6 +186,7 @@ class TcpConnection:
     def made(self, transport: asyncio.Transport) -> None:
         """The TCP connection stands."""
         self._transport = transport
+        self._landing.taken()
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self._remote = tuple(transport.get_extra_info("peername", ("", 0))[:2])
         _tune(transport.get_extra_info("socket"))
@@ -189,6 +209,8 @@ class TcpConnection:
         if not self.settled.done():
             self.settled.set_exception(UnreachableError(f"the connection broke before TLS was up: {error}"))
         receiver, self._receiver = self._receiver, None
+        if self._transport is not None:
+            self._landing.left()
         self._transport = None
         if self._cut is not None:
             self._cut.cancel()
