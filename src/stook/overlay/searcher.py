@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ class Searcher:
         table: RoutingTable,
         puzzle: int,
         share_network: bool,
+        on_candidate: Callable[[], None],
     ) -> None:
         self.table = table
         self.candidates: OrderedDict[NodeId, Node] = OrderedDict()
@@ -68,6 +69,7 @@ class Searcher:
         self._clock = clock
         self._puzzle = puzzle
         self._share_network = share_network
+        self._on_candidate = on_candidate
         self._checked: OrderedDict[SignedContact, bool] = OrderedDict()
         self._strangers: OrderedDict[NodeId, None] = OrderedDict()
         """Nodes that serve no overlay."""
@@ -87,8 +89,8 @@ class Searcher:
         )
         if reached is not None and at_home:
             self._saw(node, network_group(reached.remote_host))
-        elif self.table.wants(node) and self._is_room_for(node):
-            self.candidates[node.node_id] = node
+        else:
+            self._consider(node)
 
     def called(self, peer: NodeId) -> None:
         """A peer asked us something."""
@@ -238,13 +240,17 @@ class Searcher:
             and contact.verifies()
         )
 
-    def _is_room_for(self, node: Node) -> bool:
-        if node.node_id in self.candidates:
-            return True
-        if len(self.candidates) >= MAX_CANDIDATES:
-            return False
-        crowd = sum(one.network == node.network for one in self.candidates.values())
-        return self._share_network or crowd < MAX_CANDIDATES_PER_NETWORK
+    def _consider(self, node: Node) -> None:
+        """Let a node wait to be called at its own address, if the table might have a place for it."""
+        if not self.table.wants(node):
+            return
+        if node.node_id not in self.candidates:
+            crowd = sum(one.network == node.network for one in self.candidates.values())
+            crowded = crowd >= MAX_CANDIDATES_PER_NETWORK and not self._share_network
+            if len(self.candidates) >= MAX_CANDIDATES or crowded:
+                return
+        self.candidates[node.node_id] = node
+        self._on_candidate()
 
     def _saw(self, node: Node, network: str) -> None:
         now_ms = self._clock.now_ms()
@@ -260,8 +266,8 @@ class Searcher:
     def _answered(self, node: Node) -> None:
         now_ms = self._clock.now_ms()
         self.heard_ms = now_ms
-        if not self.table.heard(node.node_id, now_ms=now_ms) and self.table.wants(node) and self._is_room_for(node):
-            self.candidates.setdefault(node.node_id, node)
+        if not self.table.heard(node.node_id, now_ms=now_ms):
+            self._consider(node)
 
     def _failed(self, node: Node) -> None:
         self.candidates.pop(node.node_id, None)

@@ -115,6 +115,7 @@ class OverlayNode:
             table=self.table,
             puzzle=settings.puzzle_bits,
             share_network=settings.share_network,
+            on_candidate=self._candidate_came,
         )
         self._desk = Desk(self._searcher, self.records, memory, clock, offload)
         self._probes = PeerLimits(settings.probes, max_peers=1)
@@ -124,6 +125,7 @@ class OverlayNode:
         """Of own records: what was said, and when it was brought last."""
         self._tasks: set[asyncio.Task[object]] = set()
         self._joining = asyncio.Lock()
+        self._probing = False
         every = settings.intervals
         self.chores: Mapping[str, Chore] = {
             "check": Chore("check", every.check, self.check, on_error),
@@ -322,16 +324,28 @@ class OverlayNode:
         target = self.table.id_in_bucket(index, self._entropy(NODE_ID_BYTES))
         await self._searcher.search(target, self._quick_rules)
 
+    def _candidate_came(self) -> None:
+        if not self._probing and self._tasks:
+            self._behind(self._check_candidates())
+
     async def _check_candidates(self) -> None:
-        due: list[Node] = []
-        candidates = self._searcher.candidates
-        while candidates and len(due) < _CHECKED_AT_ONCE:
-            if self._probes.wait_ms(self.node_id, 1, now_ms=self._clock.now_ms()):
-                break
-            node = candidates.popitem(last=False)[1]
-            if self.table.wants(node):
-                due.append(node)
-        await asyncio.gather(*map(self._searcher.probe, due))
+        """Call candidates at their own addresses, as long as there are any and we may."""
+        if self._probing:
+            return
+        self._probing = True
+        try:
+            candidates = self._searcher.candidates
+            while candidates:
+                due: list[Node] = []
+                while candidates and len(due) < _CHECKED_AT_ONCE:
+                    if self._probes.wait_ms(self.node_id, 1, now_ms=self._clock.now_ms()):
+                        return  # later: strangers must not have us call whom they like
+                    node = candidates.popitem(last=False)[1]
+                    if self.table.wants(node):
+                        due.append(node)
+                await asyncio.gather(*map(self._searcher.probe, due))
+        finally:
+            self._probing = False
 
     async def _bring(self, node: Node, records: Sequence[SignedRecord]) -> int:
         """STORE at one node; how many of the records it keeps."""
