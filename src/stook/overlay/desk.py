@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from stook.clock import Clock, Offload
@@ -39,13 +39,20 @@ class Desk:
     """Serves the overlay's methods and keeps records for others."""
 
     def __init__(
-        self, searcher: Searcher, store: RecordStore, memory: OverlayMemory, clock: Clock, offload: Offload
+        self,
+        searcher: Searcher,
+        store: RecordStore,
+        memory: OverlayMemory,
+        clock: Clock,
+        offload: Offload,
+        on_record: Callable[[SignedRecord], None],
     ) -> None:
         self._searcher = searcher
         self._store = store
         self._memory = memory
         self._clock = clock
         self._offload = offload
+        self._on_record = on_record
         self._find_limits = PeerLimits(FIND_ALLOWANCE)
         self._store_limits = PeerLimits(STORE_ALLOWANCE)
 
@@ -81,6 +88,8 @@ class Desk:
         nearer = self._searcher.table.nearer_than(signed.key, 2 * K)
         kept = self._store.put(signed, nearer=nearer, now_ms=self._clock.now_ms())
         await self.drop(one for one in kept.dropped if one.key != signed.key)
+        if kept.changed:
+            self._on_record(signed)
         if kept.changed and is_durable(signed):
             try:
                 await self._offload(lambda: self._memory.save_record(signed))

@@ -33,7 +33,7 @@ class Overlay(Protocol):
         ...
 
     async def start(self) -> None:
-        """Serve (a member), load what was remembered, and let the chores run. Joins in the background, soon."""
+        """Serve (a member), load what was remembered, let the chores run. A member joins in the background, at once."""
         ...
 
     async def stop(self) -> None:

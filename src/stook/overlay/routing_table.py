@@ -7,6 +7,7 @@ contacts stay as long as they answer, and no network owns more than a few places
 from __future__ import annotations
 
 import enum
+import ipaddress
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -57,8 +58,22 @@ class Node:
         """The node that a contact describes."""
         node_id = contact.node_id
         addresses = contact.contact.addresses
-        network = network_group(addresses[0].host) if addresses else ""
+        network = network_of(addresses[0].host, addresses[0].port) if addresses else ""
         return cls(contact, node_id, int.from_bytes(node_id, "big"), network)
+
+
+def network_of(host: str, port: int) -> str:
+    """Whose places a host takes: those of its /24, /48 or domain; of private and loopback addresses, its own alone.
+
+    At such an address only our own machine or LAN can answer, and there all nodes share one network honestly.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return network_group(host)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return network_group(host) if address.is_global else f"{host}:{port}"
 
 
 class Outcome(enum.Enum):

@@ -15,11 +15,10 @@ from stook.errors import MalformedError, MisbehaviourError, PeerError, ReasonCod
 from stook.identity.contact import CONTACT_VERSION, AddressKind, SignedContact
 from stook.identity.pow import puzzle_bits
 from stook.ids import NetworkId, NodeId
-from stook.overlay.contact_book import network_group
 from stook.overlay.lookup import Lookup, LookupRules
 from stook.overlay.messages import MAX_CONTACTS, FindNode, FindValue, NodesReply, OverlayMethod, ValueReply
 from stook.overlay.records import OverlayKey, SignedRecord, check_record
-from stook.overlay.routing_table import Node, Outcome, RoutingTable
+from stook.overlay.routing_table import Node, Outcome, RoutingTable, network_of
 from stook.wire.endpoint import Endpoint, Peer, Reached
 
 MAX_TABLE_CONTACT_BYTES = 1024
@@ -88,7 +87,7 @@ class Searcher:
             (address.host, address.port) == (reached.host, reached.port) for address in contact.contact.addresses
         )
         if reached is not None and at_home:
-            self._saw(node, network_group(reached.remote_host))
+            self._saw(node, network_of(reached.remote_host, reached.port))
         else:
             self._consider(node)
 

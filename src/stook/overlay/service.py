@@ -31,7 +31,7 @@ from stook.overlay.ports import OverlayMemory, RecordSource
 from stook.overlay.record_store import Allowance, PeerLimits, RecordStore, StoreLimits
 from stook.overlay.records import HOUR_MS, OverlayKey, SignedRecord, check_record, newest
 from stook.overlay.routing_table import K, Node, RoutingTable, TableRules
-from stook.overlay.searcher import CALL_SECONDS, Searcher
+from stook.overlay.searcher import CALL_SECONDS, Found, Searcher
 from stook.wire.endpoint import Endpoint, Peer
 
 REMEMBERED_CONTACTS = 256
@@ -90,6 +90,7 @@ class OverlayNode:
         seeds: Sequence[Peer] = (),
         settings: OverlaySettings = OverlaySettings(),
         on_error: Callable[[str, Exception], None],
+        on_record: Callable[[SignedRecord], None] = lambda _: None,
     ) -> None:
         rules, lookup = settings.table, settings.lookup
         if settings.share_network:
@@ -117,7 +118,7 @@ class OverlayNode:
             share_network=settings.share_network,
             on_candidate=self._candidate_came,
         )
-        self._desk = Desk(self._searcher, self.records, memory, clock, offload)
+        self._desk = Desk(self._searcher, self.records, memory, clock, offload, on_record)
         self._probes = PeerLimits(settings.probes, max_peers=1)
         self._remembered: tuple[SignedContact, ...] = ()
         self._sources: list[RecordSource] = []
@@ -150,7 +151,7 @@ class OverlayNode:
     # --- beginning and end -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Serve, load what was remembered, let the chores run; joins in the background, at once."""
+        """Serve, load what was remembered, let the chores run; a member joins in the background, at once."""
         self._remembered = await self._offload(self._memory.contacts)
         for signed in await self._offload(self._memory.records):
             self.records.put(signed, nearer=0, now_ms=self._clock.now_ms())
@@ -162,7 +163,8 @@ class OverlayNode:
         for name, chore in self.chores.items():
             task = asyncio.create_task(chore.run(), name=f"overlay-{name}")
             self._tasks.add(task)
-        self.chores["rejoin"].trigger()
+        if self.settings.member:
+            self.chores["rejoin"].trigger()  # a guest joins when it first looks for something
 
     async def stop(self) -> None:
         """End chores and what runs behind, and write the contacts file. The endpoint stays open."""
@@ -200,12 +202,12 @@ class OverlayNode:
 
     async def find_node(self, target: NodeId) -> tuple[SignedContact, ...]:
         """The contacts nearest `target`, nearest first, at most 20, each of which has just answered."""
-        found = await self._searcher.search(target, self._lookup_rules)
+        found = await self._search(target, self._lookup_rules)
         return tuple(node.contact for node in found.nodes)
 
     async def find_value(self, key: OverlayKey) -> tuple[SignedRecord, ...]:
         """The newest record of each publisher under `key`; the nearest holders that lack it are given it."""
-        found = await self._searcher.search(key, self._lookup_rules, value=True)
+        found = await self._search(key, self._lookup_rules, value=True)
         own = self.records.get(key, now_ms=self._clock.now_ms())
         best = newest([*own, *(one for records in found.records.values() for one in records)])
         lacking = [node for node in found.nodes if set(best) - set(found.records.get(node.node_id, ()))]
@@ -218,7 +220,7 @@ class OverlayNode:
         """Bring a record to the nodes nearest its key; how many keep it. Raises `MisbehaviourError` for a bad one."""
         now_ms = self._clock.now_ms()
         check_record(record, network=self._network, now_ms=now_ms, puzzle=self.settings.puzzle_bits)
-        found = await self._searcher.search(record.key, self._lookup_rules)
+        found = await self._search(record.key, self._lookup_rules)
         kept = sum(await asyncio.gather(*(self._bring(node, [record]) for node in found.nodes)))
         if self.settings.member and self.table.nearer_than(record.key, K) < K:
             kept += (await self._desk.keep(record)).code == 0
@@ -244,11 +246,21 @@ class OverlayNode:
         for _ in range(_SAMPLE_LOOKUPS):
             before = len(found)
             target = self._entropy(NODE_ID_BYTES)
-            for node in (await self._searcher.search(target, self._quick_rules)).nodes:
+            for node in (await self._search(target, self._quick_rules)).nodes:
                 found.setdefault(node.node_id, node.contact)
             if len(found) >= count or len(found) == before:
                 break
         return tuple(found.values())[:count]
+
+    def status(self) -> dict[str, int]:
+        """Figures for people and for `--json`."""
+        return {
+            "contacts": len(self.table),
+            "siblings": len(self.table.siblings()),
+            "records": len(self.records),
+            "record_bytes": self.records.size_bytes,
+            "requests_sent": self.requests_sent,
+        }
 
     # --- chores ------------------------------------------------------------------------------------------------------
 
@@ -308,6 +320,12 @@ class OverlayNode:
             await self._offload(lambda: self._memory.save_contacts(self._remembered))
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    async def _search(self, target: bytes, rules: LookupRules, *, value: bool = False) -> Found:
+        """A lookup for somebody else's sake; who knows nobody yet joins first."""
+        if not len(self.table):
+            await self.join()
+        return await self._searcher.search(target, rules, value=value)
 
     async def _enter(self, peer: Peer) -> list[Node] | None:
         """Ask a way in for nodes near us; None when it does not answer."""
