@@ -169,6 +169,12 @@ class RoutingTable:
         self._refresh(entry, entry.node, now_ms)
         return True
 
+    def renewed(self, node: Node) -> None:
+        """A known node has a newer contact with the same addresses."""
+        entry = self._entries.get(node.number)
+        if entry is not None and node.contact.contact.addresses == entry.node.contact.contact.addresses:
+            entry.node = max(entry.node, node, key=lambda one: one.contact.contact.sequence)
+
     def failed(self, node_id: NodeId) -> bool:
         """A node did not answer; whether it was struck out. Somebody of the cache follows at once."""
         entry = self._entries.get(int.from_bytes(node_id, "big"))
@@ -237,8 +243,12 @@ class RoutingTable:
         """Whether it would do any good to find out that this node answers where it says that it is."""
         network = node.network
         distance = node.number ^ self._own
-        if not distance or node.number in self._entries:
+        if not distance:
             return False
+        entry = self._entries.get(node.number)
+        if entry is not None:
+            text, known = node.contact.contact, entry.node.contact.contact
+            return text.sequence > known.sequence and text.addresses != known.addresses
         bucket = self._buckets.get(distance.bit_length() - 1)
         if bucket is None:
             return self._has_room(network)

@@ -91,6 +91,7 @@ class Searcher:
         if reached is not None and at_home:
             self._saw(node, network_of(reached.remote_host, reached.port))
         else:
+            self.table.renewed(node)
             self._consider(node)
 
     def called(self, peer: NodeId) -> None:
@@ -268,8 +269,8 @@ class Searcher:
     def _answered(self, node: Node) -> None:
         now_ms = self._clock.now_ms()
         self.heard_ms = now_ms
-        if not self.table.heard(node.node_id, now_ms=now_ms):
-            self._consider(node)
+        self.table.heard(node.node_id, now_ms=now_ms)
+        self._consider(node)
 
     def _failed(self, node: Node) -> None:
         self.candidates.pop(node.node_id, None)

@@ -152,6 +152,16 @@ class City:
             walks.append(Walk(wanted.node in result, exact, lookup.hops, lookup.asked, seconds))
         return walks
 
+    def add(self, nodes: Sequence[Node], answer: Deed) -> None:
+        """Nodes that nobody joined with, all of whom answer alike."""
+        for node in nodes:
+            citizen = self._by_number[node.number] = Citizen(node)
+            citizen.answer = answer
+
+    def look(self, searcher: Citizen, target: bytes) -> list[Node]:
+        """What one lookup gives."""
+        return self._look(searcher, target, LookupRules(), self.dice)[0].result()
+
     def _settle(self, number: int) -> Citizen:
         key = node_key(self.dice.child(f"key {number}"))
         address = Address(AddressKind.DIRECT, address_of(number), PORT)
