@@ -99,10 +99,11 @@ class Seen:
 class _Entry:
     """A contact in the table."""
 
-    __slots__ = ("distance", "failures", "network", "node", "place", "seen_ms", "sibling")
+    __slots__ = ("distance", "failures", "network", "node", "number", "place", "seen_ms", "sibling")
 
     def __init__(self, node: Node, distance: int, network: str, seen_ms: int) -> None:
         self.node = node
+        self.number = node.number
         self.distance = distance
         self.network = network
         self.seen_ms = seen_ms
@@ -212,15 +213,18 @@ class RoutingTable:
     def closest(self, target: bytes, count: int, *, without: NodeId | None = None) -> list[Node]:
         """The `count` nodes nearest `target`, nearest first."""
         aim = int.from_bytes(target, "big")
+        skipped = -1 if without is None else int.from_bytes(without, "big")
         found: list[tuple[int, Node]] = []
         for group in self._outwards(aim):
-            found += sorted(
-                (entry.node.number ^ aim, entry.node)
+            some = [
+                (entry.number ^ aim, entry.node)
                 for bucket in group
                 for entries in (bucket.members, bucket.near)
                 for entry in entries
-                if entry.node.node_id != without
-            )
+                if entry.number != skipped
+            ]
+            some.sort()
+            found += some
             if len(found) >= count:
                 break
         return [node for _, node in found[:count]]

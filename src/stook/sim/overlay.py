@@ -269,6 +269,7 @@ def overlay(setting: Setting, city: City | None = None) -> dict[str, Any]:
 
 GROWTH = (100, 300, 1_000, 3_000, 10_000)
 HOSTILE_NODES = 1_000
+HOSTILE_LOOKUPS = 300
 HOSTILE = (0.1, 0.3, 0.5)
 PATHS = (1, 2, 4)
 
@@ -282,7 +283,16 @@ def figures(seed: int, growth: Sequence[int] = GROWTH, lookups: int = 1_000) -> 
         if nodes == HOSTILE_NODES:
             hostile = [
                 overlay(
-                    Setting(seed, nodes=nodes, dead=0.0, hostile=share, kind=kind, paths=paths, lookups=lookups), city
+                    Setting(
+                        seed,
+                        nodes=nodes,
+                        dead=0.0,
+                        hostile=share,
+                        kind=kind,
+                        paths=paths,
+                        lookups=min(lookups, HOSTILE_LOOKUPS),
+                    ),
+                    city,
                 )
                 for kind in KINDS
                 for share in HOSTILE
