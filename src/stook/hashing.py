@@ -53,6 +53,8 @@ class Tag(enum.Enum):
     SALTED_LEAF = "salted-leaf"
     SALTED_ROOT = "salted-root"
     CERTIFICATE = "restore-certificate"
+    TOPIC = "topic"
+    PUBLICATION = "publication"
 
     @property
     def key(self) -> bytes:
