@@ -99,6 +99,11 @@ class ReasonCode(enum.IntEnum):
     RATE_LIMITED = 902
 
 
+def named(code: int) -> str:
+    """The name of a code as it came over the wire; newer ones stay numbers."""
+    return ReasonCode(code).name if code in ReasonCode.__members__.values() else f"reason {code}"
+
+
 class StookError(Exception):
     """Root of everything this package raises on purpose. `exit_code` is the command line's exit status."""
 

@@ -55,6 +55,7 @@ class Tag(enum.Enum):
     CERTIFICATE = "restore-certificate"
     TOPIC = "topic"
     PUBLICATION = "publication"
+    SOLICITATION = "solicitation"
 
     @property
     def key(self) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 from stook.chore import Chore
 from stook.clock import Clock, Entropy
 from stook.codec import decode, encode
+from stook.contracts.announcement import SignedAnnouncement
 from stook.errors import PeerError, ReasonCode, RefusedError
 from stook.identity.contact import SignedContact
 from stook.identity.keys import NodeKey
@@ -40,6 +41,17 @@ class Neighbourhood(Protocol):
         ...
 
 
+class Announced:
+    """A `Neighbourhood` of the nodes that announced themselves: what there is without an overlay."""
+
+    def __init__(self, announcements: Callable[[], Iterable[SignedAnnouncement]]) -> None:
+        self._announcements = announcements
+
+    def neighbours(self) -> Sequence[SignedContact]:
+        """Their contacts."""
+        return [signed.announcement.contact for signed in self._announcements()]
+
+
 @dataclass(frozen=True, slots=True)
 class PubSubTiming:
     """When neighbours are told what."""
@@ -63,7 +75,8 @@ class PubSub:
     """One node's publish and subscribe. Use it on the endpoint's loop.
 
     `serve` once the endpoint listens; `chore` runs `gossip`, which finds neighbours and tells them what changed.
-    Everything that is published on a topic of ours is given to `on_publication`, once, verified.
+    Everything that is published on a topic of ours is given to `on_publication`, once, verified. Each round begins with
+    `before`, which may say what to be subscribed to.
     """
 
     def __init__(
@@ -74,12 +87,13 @@ class PubSub:
         network: NetworkId,
         clock: Clock,
         entropy: Entropy,
-        contacts: Neighbourhood,
+        neighbourhood: Neighbourhood,
         on_publication: Callable[[SignedPublication], None],
         on_error: Callable[[str, Exception], None],
         rules: QuasarRules = QuasarRules(),  # noqa: B008 - a frozen value
         timing: PubSubTiming = PubSubTiming(),
         puzzle_nonce: int = 0,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.quasar = Quasar(key.node_id, network, rules)
         self._endpoint = endpoint
@@ -87,10 +101,11 @@ class PubSub:
         self._network = network
         self._clock = clock
         self._entropy = entropy
-        self._contacts = contacts
+        self._neighbourhood = neighbourhood
         self._on_publication = on_publication
         self._timing = timing
         self._puzzle_nonce = puzzle_nonce
+        self._before = before
         self._peers: dict[NodeId, Peer] = {}
         self._told: dict[NodeId, tuple[Levels, int]] = {}
         self._copies = 0
@@ -118,6 +133,8 @@ class PubSub:
 
         Returns how many neighbours there are.
         """
+        if self._before is not None:
+            await self._before()
         for gone in self.quasar.expire(self._clock.now_ms()):
             self._forget(gone)
         wanted = self._wanted()
@@ -126,7 +143,7 @@ class PubSub:
         return len(self.quasar.neighbours)
 
     def _wanted(self) -> list[NodeId]:
-        known = {one.node_id: one for one in self._contacts.neighbours() if one.contact.addresses}
+        known = {one.node_id: one for one in self._neighbourhood.neighbours() if one.contact.addresses}
         for mine in (self._key.node_id, *self.quasar.neighbours):
             known.pop(mine, None)
         missing = self._timing.links - len(self.quasar.neighbours)
@@ -207,7 +224,7 @@ class PubSub:
 
     def _entry(self, forward: Forward, max_ttl: int) -> Forward:
         """With too few neighbours: some of the nodes that we know, who take it because it is our own."""
-        known = {one.node_id: one for one in self._contacts.neighbours() if one.contact.addresses}
+        known = {one.node_id: one for one in self._neighbourhood.neighbours() if one.contact.addresses}
         for name in (self._key.node_id, *forward.to):
             known.pop(name, None)
         chosen = choose_neighbours(list(known), self._timing.entries - len(forward.to), self._entropy)
