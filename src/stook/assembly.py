@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from stook import config
 from stook.codec import encode
 from stook.config import FarmSettings, NodeSettings, RentSettings, Settings
 from stook.contracts.contract import Settlement
+from stook.contracts.topics import Degree
 from stook.contracts.verdict import Verdict
 from stook.errors import (
     BugError,
     ConfigError,
     CorruptionError,
+    EnvironmentFault,
     NotFoundError,
     ReasonCode,
     RefusedError,
@@ -36,19 +38,22 @@ from stook.errors import (
     UserError,
 )
 from stook.farmer.admission import FarmerTerms
+from stook.farmer.asking import Asking
 from stook.farmer.capacity import CapacityLimits
 from stook.farmer.evidence import find_round, receipt_file
 from stook.farmer.service import Farmer
-from stook.farmer.settings import ChoreIntervals, FarmerSettings, TransferLimits
-from stook.identity.contact import Address, AddressKind, ContactUri, sign_contact
+from stook.farmer.settings import ChoreIntervals, FarmerSettings, MarketSettings, TransferLimits
+from stook.identity.contact import Address, AddressKind, ContactUri, SignedContact, sign_contact
 from stook.identity.keys import NodeKey, node_id_of, phrase_entropy
 from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_secrets, save_secrets
 from stook.identity.pow import solve_puzzle
 from stook.ids import NetworkId, NodeId, PublicKey
 from stook.overlay.contact_book import BookLimits, ContactBook
+from stook.overlay.quasar import QuasarRules
 from stook.renter.agent import AgentOptions, LocalAgent
 from stook.renter.auditor import AuditRules
 from stook.renter.client import Client
+from stook.renter.market import MarketOptions
 from stook.renter.planner import Spread
 from stook.renter.repairer import RepairSettings
 from stook.shards.erasure import Codec, load_codec
@@ -193,6 +198,17 @@ def _farmer_settings(settings: Settings) -> FarmerSettings:
         ),
         transfers=TransferLimits(max_transfers=farm.max_transfers),
         chores=ChoreIntervals(scrub_round_seconds=config.parse_duration_ms(farm.scrub_interval) / 1000),
+        market=_farmer_market(settings) if farm.market else None,
+    )
+
+
+def _farmer_market(settings: Settings) -> MarketSettings:
+    return MarketSettings(
+        availability=Degree[settings.farm.availability.upper()],
+        speed=Degree[settings.farm.speed.upper()],
+        strategy=Asking(settings.farm.market_discount),
+        rules=QuasarRules(puzzle_bits=settings.node.puzzle_bits),
+        puzzle_nonce=settings.node.puzzle_nonce,
     )
 
 
@@ -204,6 +220,18 @@ def advertised(node: NodeSettings, bound: tuple[str, int]) -> list[Address]:
     """The addresses a node tells others: as set, else where it listens."""
     texts = [config.parse_address(text) for text in node.advertise] or [bound]
     return [Address(AddressKind.DIRECT, host, port or bound[1]) for host, port in texts]
+
+
+def _contact(key: NodeKey, node: NodeSettings, bound: tuple[str, int], clock: SystemClock) -> SignedContact:
+    now_ms = clock.now_ms()
+    return sign_contact(
+        key,
+        network=NetworkId(node.network),
+        addresses=advertised(node, bound),
+        sequence=now_ms,
+        issued_ms=now_ms,
+        puzzle_nonce=node.puzzle_nonce,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +266,7 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
         stack.push_async_callback(endpoint.close)
         bound = await endpoint.listen(*config.parse_address(settings.node.listen))
         addresses = advertised(settings.node, bound)
-        now_ms = clock.now_ms()
-        endpoint.contact = sign_contact(key, network=network, addresses=addresses, sequence=now_ms, issued_ms=now_ms)
+        endpoint.contact = _contact(key, settings.node, bound, clock)
         farmer = Farmer(
             key=key,
             network=network,
@@ -414,8 +441,11 @@ def create_renter_home(
     return secrets.phrase()
 
 
-def _agent_options(rent: RentSettings) -> AgentOptions:
+def _agent_options(settings: Settings) -> AgentOptions:
+    rent, node = settings.rent, settings.node
+    market = MarketOptions(rules=QuasarRules(puzzle_bits=node.puzzle_bits), puzzle_nonce=node.puzzle_nonce)
     return AgentOptions(
+        market=market if rent.market else None,
         policy=Policy.parse(rent.code) if rent.code else None,
         spares=rent.spares,
         spread=Spread(rent.spread),
@@ -449,6 +479,15 @@ async def _agent_parts(
         stack.push_async_callback(endpoint.close, grace_seconds=1)
         codec = load_codec()
         log = structlog.get_logger("stook.agent")
+        options = _agent_options(settings)
+        if options.market is not None:
+            try:
+                bound = await endpoint.listen(*config.parse_address(settings.node.listen))
+                endpoint.contact = _contact(key, settings.node, bound, clock)
+            except EnvironmentFault as fault:
+                # Another process of this home listens there, as a rule, and hears offers for both.
+                log.warning("no market: offers cannot be heard", why=str(fault))
+                options = replace(options, market=None)
         agent = LocalAgent(
             endpoint=endpoint,
             key=key,
@@ -460,7 +499,7 @@ async def _agent_parts(
             offload=offload,
             codec=codec,
             seeds=[peer_of(uri) for uri in settings.node.seeds],
-            options=_agent_options(settings.rent),
+            options=options,
             on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
         )
         await agent.open()
@@ -523,12 +562,17 @@ def load_agent_keys(home: Path, passphrase: str | None) -> tuple[NodeKey, bytes]
 
 
 @asynccontextmanager
-async def open_agent(home: Path, *, passphrase: str | None = None, refresh: bool = True) -> AsyncIterator[LocalAgent]:
+async def open_agent(
+    home: Path, *, passphrase: str | None = None, refresh: bool = True, market: bool = False
+) -> AsyncIterator[LocalAgent]:
     """The half without content keys, until the block ends. The home may hold an exported credential alone.
 
-    With `refresh` the farmers known are asked for news first.
+    With `refresh` the farmers known are asked for news first; with `market` it takes part in the open market whatever
+    the settings say.
     """
     settings = config.load_settings(home, "rent")
+    if market:
+        settings = msgspec.structs.replace(settings, rent=msgspec.structs.replace(settings.rent, market=True))
     key, mask_root = load_agent_keys(home, passphrase)
     async with _agent_parts(home, settings, key, mask_root) as (agent, _endpoint, _offload, _codec):
         if refresh:

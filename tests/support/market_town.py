@@ -40,6 +40,7 @@ def town(
     policy: Policy | None = None,
     market: MarketOptions | None = None,
     path: Path = CALM,
+    signatures: Signatures = Signatures.CHEAP,
 ) -> Testnet:
     """The network, not started yet. `others` are the settings of farmers that differ."""
     options = agent_options(policy or Policy(k=2, r=3, o=4, n=5))
@@ -50,9 +51,7 @@ def town(
         max_download_price_per_gib=limits.download_price_per_gib,
         market=market or MarketOptions(offers_wanted=8, count=8),
     )
-    net = Testnet(
-        farmers, seed=seed, settings=settings or stall(), options=options, path=path, signatures=Signatures.REAL
-    )
+    net = Testnet(farmers, seed=seed, settings=settings or stall(), options=options, path=path, signatures=signatures)
     for number, changed in (others or {}).items():
         net.farmers[number].settings = changed
     net.renter.seeds = [farmer.peer for farmer in net.farmers[:1]]

@@ -212,8 +212,8 @@ def test_another_one_gets_it_when_a_neighbour_is_gone() -> None:
 
 def refused(one: Quasar, signed: SignedPublication, code: ReasonCode, **how: object) -> None:
     with pytest.raises((RefusedError, MisbehaviourError)) as error:
-        hand(one, signed, **how)  # type: ignore[arg-type]
-    assert error.value.code is code  # type: ignore[attr-defined]
+        hand(one, signed, **how)
+    assert error.value.code is code
 
 
 def test_what_is_wrong_with_a_publication() -> None:
@@ -223,7 +223,7 @@ def test_what_is_wrong_with_a_publication() -> None:
 
     def signed_as(**changes: object) -> SignedPublication:
         fields = {field: getattr(text, field) for field in text.__struct_fields__} | changes
-        changed = Publication(**fields)  # type: ignore[arg-type]
+        changed = Publication(**fields)
         return SignedPublication(changed, RENTER.sign(changed.digest))
 
     refused(one, good, ReasonCode.NOT_A_NEIGHBOUR, sender=name(2))
@@ -322,4 +322,4 @@ def test_the_same_seed_gives_the_same_figures() -> None:
 )
 def test_no_setting_that_makes_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"topics|links"):
-        Setting(1, **wrong)  # type: ignore[arg-type]
+        Setting(1, **wrong)

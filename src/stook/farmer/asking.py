@@ -52,8 +52,6 @@ class Asking:
                 min(most.storage_price_per_gib_hour, wanted.storage_price_per_gib_hour),
                 min(most.download_price_per_gib, wanted.download_price_per_gib),
             )
-        if turn and most == least:
-            return None  # it said no to the only price there is
         return self._at(announcement, turn)
 
     def _at(self, announcement: Announcement, turn: int) -> Prices:

@@ -23,7 +23,7 @@ from stook.contracts.market import (
 )
 from stook.contracts.messages import MAX_ANNOUNCEMENTS
 from stook.contracts.topics import CONTRACT_PREFIX
-from stook.errors import DeadlineError, MalformedError, PeerError, ReasonCode, RefusedError, UnreachableError
+from stook.errors import MalformedError, PeerError, ReasonCode, RefusedError
 from stook.farmer.admission import Decline, Situation, decide
 from stook.farmer.asking import Callers, Quote, Quotes
 from stook.farmer.herald import Herald
@@ -177,14 +177,14 @@ class MarketDesk:
                 Peer.of(found.contact), MarketMethod.OFFER, encode(request), deadline_seconds=OFFER_DEADLINE_SECONDS
             )
             reply = decode(OfferReply, answer)
-        except RefusedError as refusal:
-            self._quotes.take_back(renter, quote)
-            self.tally.refused[refusal.code] += 1
-            return None
         except PeerError as error:
-            if isinstance(error, UnreachableError | DeadlineError):
+            if isinstance(error, RefusedError) and error.code is ReasonCode.NOT_ASKED:
+                self._quotes.take_back(renter, quote)
+                self.tally.refused[error.code] += 1
+            else:
+                # Nobody is there, or somebody who is not the renter, or a renter that hears no offers.
                 self._callers.failed(hosts, parts.clock.now_ms())
-            self.tally.unreachable += 1
+                self.tally.unreachable += 1
             return None
         if reply.code:
             self._quotes.take_back(renter, quote)
