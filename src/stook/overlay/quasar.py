@@ -142,6 +142,8 @@ class Counts:
     published: int = 0
     received: int = 0
     duplicates: int = 0
+    taken: int = 0
+    """New, and nothing was wrong with them."""
     delivered: int = 0
     forwarded: int = 0
     """Copies sent on."""
@@ -313,6 +315,7 @@ class Quasar:
             verify_publication(signed)  # before it is charged: else anybody could use up another's share
             self._originators.charge(originator, now_ms)
         self._remember(digest, now_ms)
+        self.counts.taken += 1
         deliver = publication.topic in self._topics
         self.counts.delivered += deliver
         forward = self._route(publication.topic, ttl, publishers, sender, dice, fanout=self.rules.fanout)

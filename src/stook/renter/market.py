@@ -39,6 +39,8 @@ from stook.wire.endpoint import Endpoint, Exchange
 
 RINGS = (3, 8, MAX_TTL)
 """Hops that a draft makes at first, then, and in the end: common topics are served by those nearby."""
+LAST_PATIENCE = 3
+"""When it can go no farther, so many times as long without a new offer ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,17 +214,17 @@ class Market:
 
     async def _publish_until(self, opened: _Open, limit: float, began: float) -> None:
         topic, contents = topic_of(opened.solicitation.draft.criteria), encode(opened.solicitation)
-        for ring, ttl in enumerate(RINGS):
+        for ttl in RINGS:
             await self.pubsub.publish(topic, contents, max_ttl=ttl)
             opened.result.published += 1
             while len(opened.result.kept) < opened.result.wanted:
                 left = limit - (self._clock.monotonic() - began)
                 if left <= 0:
                     return
-                last = ring + 1 == len(RINGS)
+                patience = self._options.ring_seconds * (LAST_PATIENCE if ttl == RINGS[-1] else 1)
                 opened.news.clear()
                 try:
-                    async with asyncio.timeout(left if last else min(left, self._options.ring_seconds)):
+                    async with asyncio.timeout(min(left, patience)):
                         await opened.news.wait()
                 except TimeoutError:
                     break

@@ -185,16 +185,16 @@ class Field:
         """A new key."""
         return node_key(self._keys)
 
-    def publish(self, topic: bytes, *, key: NodeKey | None = None, ttl: int | None = None) -> Journey:
-        """One publication of a renter, handed to some nodes that it knows, followed to its end."""
-        self.now_ms += PAUSE_MS
+    def publish(self, topic: bytes, *, pause_ms: int = PAUSE_MS) -> Journey:
+        """One publication of a new renter, handed to some nodes that it knows, followed to its end."""
+        self.now_ms += pause_ms
         signed = sign_publication(
-            self.key() if key is None else key,
+            self.key(),
             network=NETWORK,
             topic=topic,
             contents=b"",
             now_ms=self.now_ms,
-            max_ttl=self.setting.rules.max_ttl if ttl is None else ttl,
+            max_ttl=self.setting.rules.max_ttl,
         )
         return self.follow(signed, [self.living(self._draws) for _ in range(self.setting.entries)])
 
