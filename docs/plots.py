@@ -242,13 +242,13 @@ def quasar_measured() -> Figures:
         "sizes": [quasar_run(nodes, 200) for nodes in BY_SIZE],
         "ttl": [quasar_run(nodes, 60, rules=QuasarRules(max_ttl=ttl)) for nodes in (1_000, 10_000) for ttl in BY_TTL],
         "fanout": [quasar_run(10_000, 60, rules=QuasarRules(fanout=fanout)) for fanout in BY_FANOUT],
-        "links": [quasar_run(10_000, 60, links=links) for links in BY_LINKS],
+        "links": [quasar_run(10_000, 60, rules=QuasarRules(links=links)) for links in BY_LINKS],
         "bits": [
             quasar_run(1_000, 100, topics=162, subscriptions=8, rules=QuasarRules(shape=Shape(bits, hashes)))
             for bits, hashes in BY_BITS
         ],
         "loads": [
-            quasar_run(1_000, 100, links=3, nearest=True),
+            quasar_run(1_000, 100, rules=QuasarRules(links=3), nearest=True),
             quasar_run(1_000, 100, rules=QuasarRules(shape=PAPER)),
             quasar_run(10_000, 60, topics=162, subscriptions=1),
             quasar_run(1_000, 100, subscriptions=27),

@@ -82,7 +82,7 @@ def test_the_numbers_of_quasar() -> None:
     rules, timing, text = QuasarRules(), PubSubTiming(), flat(QUASAR)
     for said in (
         f"has {DEPTH} levels, each a Bloom filter of {STANDARD.bits:,} bits in which a topic sets {STANDARD.hashes}",
-        f"A node asks {timing.links} contacts",
+        f"A node asks {rules.links} contacts",
         f"takes up to {rules.max_neighbours} in all",
         f"no filter for {rules.filter_life_ms // MINUTE_MS} minutes",
         f"({timing.settle_seconds:g} seconds after the first change",

@@ -24,7 +24,6 @@ from stook.contracts.market import (
 )
 from stook.contracts.topics import Degree, topic_of
 from stook.errors import NotEnoughError, ReasonCode, RefusedError, UserError
-from stook.farmer.asking import Asking
 from stook.farmer.settings import MarketSettings
 from stook.identity.contact import Address, AddressKind, sign_contact
 from stook.overlay.publication import Publish, QuasarMethod, Subscribe, sign_publication
@@ -67,7 +66,8 @@ def test_a_deal_with_strangers_is_made_stored_under_and_read_back() -> None:
             assert len(net.renter.agent.book) == 1
             result = await market_of(net).solicit(MIB, 40)
             assert len(result.kept) == 8
-            assert result.refused == Counter({ReasonCode.PRICE_TOO_HIGH: 12})
+            assert set(result.refused) == {ReasonCode.PRICE_TOO_HIGH}
+            assert result.refused.total() >= len(result.kept)  # nobody was kept at its first price
             objects = some_objects(net)
             await put_all(net, objects)
             await assert_all_there(net, objects)
@@ -395,9 +395,9 @@ def test_a_renter_publishes_no_more_than_others_would_take() -> None:
     run(main(), within_seconds=600)
 
 
-def test_discounts_differ_and_the_cheaper_get_more() -> None:
+def test_prices_differ_and_the_cheaper_get_more() -> None:
     async def main() -> None:
-        generous = replace(stall(), market=MarketSettings(strategy=Asking(90)))
+        generous = stall(prices=Prices(100, 500))
         others = dict.fromkeys(range(6, 12), generous)
         async with town(12, others=others, most=Prices(1_000, 5_000)) as net:
             await settle(net)

@@ -127,7 +127,7 @@ def test_the_silent_lead_nowhere() -> None:
 
 
 def test_neighbours_are_bounded_and_lies_about_topics_refused() -> None:
-    one = node(rules=QuasarRules(max_neighbours=2))
+    one = node(rules=QuasarRules(max_neighbours=2, links=0))
     assert one.heard(name(2), NOTHING, NOW)
     assert not one.heard(name(2), NOTHING, NOW + 1)
     one.heard(name(3), NOTHING, NOW)
@@ -141,6 +141,20 @@ def test_neighbours_are_bounded_and_lies_about_topics_refused() -> None:
         assert refused.value.code is code
     with pytest.raises(ValueError, match="topics"):
         one.subscribe(number.to_bytes(4, "big") for number in range(MAX_TOPICS + 1))
+
+
+def test_strangers_cannot_take_every_place() -> None:
+    one = node(rules=QuasarRules(max_neighbours=5, links=2))
+    for number in (2, 3, 4):
+        one.heard(name(number), NOTHING, NOW)
+    with pytest.raises(RefusedError):
+        one.heard(name(5), NOTHING, NOW)
+    one.heard(name(2), NOTHING, NOW, asked=True)
+    one.heard(name(6), NOTHING, NOW)
+    assert one.heard(name(7), NOTHING, NOW, asked=True)
+    assert one.asked == {name(2), name(7)}
+    with pytest.raises(RefusedError):
+        one.heard(name(8), NOTHING, NOW, asked=True)
 
 
 # --- routes ----------------------------------------------------------------------------------------------------------
@@ -306,7 +320,7 @@ def test_a_few_hundred_nodes_hear_what_they_want() -> None:
     result = quasar(Setting(1, nodes=300, publications=30))
     assert result["delivery"] > 0.98
     assert result["messages_per_publication"] < 300
-    paper = quasar(Setting(1, nodes=300, publications=30, nearest=True, links=3))
+    paper = quasar(Setting(1, nodes=300, publications=30, nearest=True, rules=QuasarRules(links=3)))
     assert paper["delivery"] < 0.2
 
 
@@ -318,7 +332,15 @@ def test_the_same_seed_gives_the_same_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"nodes": 1}, {"topics": 0}, {"topics": 163}, {"subscriptions": 82}, {"links": 0}, {"dead": 1.0}]
+    "wrong",
+    [
+        {"nodes": 1},
+        {"topics": 0},
+        {"topics": 163},
+        {"subscriptions": 82},
+        {"rules": QuasarRules(links=0)},
+        {"dead": 1.0},
+    ],
 )
 def test_no_setting_that_makes_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"topics|links"):

@@ -54,7 +54,8 @@ def quasar_command(
 
     if not 1 <= fanout <= 64 or not 0 <= ttl <= MAX_TTL:
         raise UserError(f"a fanout is 1 to 64, and a publication makes at most {MAX_TTL} hops")
-    rules = QuasarRules(shape=PAPER if paper_filters else STANDARD, fanout=fanout, max_ttl=ttl)
+    shape = PAPER if paper_filters else STANDARD
+    rules = QuasarRules(shape=shape, fanout=fanout, max_ttl=ttl, links=links, max_neighbours=max(32, 4 * links))
     try:
         setting = Setting(
             seed,
@@ -62,7 +63,6 @@ def quasar_command(
             topics=topics,
             subscriptions=subscriptions,
             publications=publications,
-            links=links,
             dead=dead,
             nearest=nearest,
             rules=rules,

@@ -61,9 +61,11 @@ class MarketDesk:
         pubsub.subscribe(served)
 
     async def advertise(self, pubsub: PubSub) -> int:
-        """Publish our announcement on its capacity topic; how many nodes took it."""
+        """Publish our announcement on its capacity topic, unless it says that nothing is free; how many took it."""
         await self.attend(pubsub)
         signed = await self._herald.signed()
+        if not signed.announcement.free_bytes:
+            return 0
         topic = capacity_topic(signed.announcement, self._settings.availability, self._settings.speed)
         taken = await pubsub.publish(topic, encode(signed))
         self.tally.advertised += bool(taken)
@@ -221,7 +223,7 @@ class MarketStall:
         self._parts = parts
         self._herald = herald
         self._alone = neighbourhood is None
-        self._wanted = settings.timing.links
+        self._wanted = settings.rules.links
         self.desk = MarketDesk(parts, endpoint, herald, settings)
         self.pubsub = PubSub(
             endpoint=endpoint,

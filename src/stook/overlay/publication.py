@@ -61,7 +61,7 @@ class Publication(Record):
         return _digest(self)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _digest(publication: Publication) -> bytes:
     # Remembered, since a node looks at each of the copies that reach it.
     return tagged_hash(Tag.PUBLICATION, encode(publication))

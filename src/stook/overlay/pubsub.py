@@ -62,8 +62,6 @@ class PubSubTiming:
     refresh_ms: int = 5 * 60_000
     """A neighbour is told again after so long though nothing changed; well below a filter's life."""
     deadline_seconds: float = 10.0
-    links: int = 8
-    """Neighbours that a node asks for by itself; others ask it too."""
     entries: int = 3
     """Nodes to which a publication is handed by somebody who has no neighbours."""
     max_copies: int = 512
@@ -138,32 +136,40 @@ class PubSub:
         for gone in self.quasar.expire(self._clock.now_ms()):
             self._forget(gone)
         wanted = self._wanted()
-        due = [name for name in self.quasar.neighbours if self._is_due(name)]
-        await asyncio.gather(*(self._tell(name) for name in (*wanted, *due)))
+        due = [name for name in self.quasar.neighbours if name not in wanted and self._is_due(name)]
+        await asyncio.gather(
+            *(self._tell(name, asked=True) for name in wanted), *(self._tell(name, asked=False) for name in due)
+        )
         return len(self.quasar.neighbours)
 
     def _wanted(self) -> list[NodeId]:
-        known = {one.node_id: one for one in self._neighbourhood.neighbours() if one.contact.addresses}
-        for mine in (self._key.node_id, *self.quasar.neighbours):
-            known.pop(mine, None)
-        missing = self._timing.links - len(self.quasar.neighbours)
+        asked = self.quasar.asked
+        known = self._known(except_for=asked)
+        missing = self.quasar.rules.links - len(asked)
         # One more than are missing, for some will have no room.
         chosen = choose_neighbours(list(known), missing + 1, self._entropy) if missing > 0 else []
         self._peers.update((name, Peer.of(known[name])) for name in chosen)
         return chosen
 
+    def _known(self, *, except_for: Iterable[NodeId]) -> dict[NodeId, SignedContact]:
+        """Whom we could call, by id."""
+        known = {one.node_id: one for one in self._neighbourhood.neighbours() if one.contact.addresses}
+        for name in (self._key.node_id, *except_for):
+            known.pop(name, None)
+        return known
+
     def _is_due(self, name: NodeId) -> bool:
         levels, at_ms = self._told.get(name, ((), 0))
         return levels != self.quasar.filters_for(name) or self._clock.now_ms() - at_ms >= self._timing.refresh_ms
 
-    async def _tell(self, name: NodeId) -> None:
+    async def _tell(self, name: NodeId, *, asked: bool) -> None:
         """UPDATE one neighbour, or somebody who is to become one, and hear what it leads to."""
         levels = self.quasar.filters_for(name)
         request = Update(Filters.of(levels), self._endpoint.contact)
         try:
             reply = await self._call(name, QuasarMethod.UPDATE, encode(request))
             heard = decode(Updated, reply).filters.read()
-            changed = self.quasar.heard(name, heard, self._clock.now_ms())
+            changed = self.quasar.heard(name, heard, self._clock.now_ms(), asked=asked)
         except PeerError:
             self._forget(name)
             return
@@ -217,27 +223,26 @@ class PubSub:
         )
         received = self.quasar.publish(signed, ttl=max_ttl, now_ms=now_ms, dice=self._entropy)
         forward = received.forward
-        if len(forward.to) < self._timing.entries:
-            forward = self._entry(forward, max_ttl)
-        taken = await asyncio.gather(*(self._hand(name, signed, forward) for name in forward.to))
+        missing = self._timing.entries - len(forward.to)
+        if missing > 0:
+            # With too few neighbours some of the nodes that we know, who take it because it is our own.
+            known = self._known(except_for=forward.to)
+            chosen = choose_neighbours(list(known), missing, self._entropy)
+            forward = Forward((*forward.to, *chosen), max_ttl - 1, (self._key.node_id, *forward.to, *chosen))
+            strangers = {name: Peer.of(known[name]) for name in chosen}
+        else:
+            strangers = {}
+        taken = await asyncio.gather(*(self._hand(name, signed, forward, strangers.get(name)) for name in forward.to))
         return sum(taken)
 
-    def _entry(self, forward: Forward, max_ttl: int) -> Forward:
-        """With too few neighbours: some of the nodes that we know, who take it because it is our own."""
-        known = {one.node_id: one for one in self._neighbourhood.neighbours() if one.contact.addresses}
-        for name in (self._key.node_id, *forward.to):
-            known.pop(name, None)
-        chosen = choose_neighbours(list(known), self._timing.entries - len(forward.to), self._entropy)
-        self._peers.update((name, Peer.of(known[name])) for name in chosen)
-        to = (*forward.to, *chosen)
-        return Forward(to, max_ttl - 1, (self._key.node_id, *to))
-
-    async def _hand(self, name: NodeId, signed: SignedPublication, forward: Forward) -> bool:
+    async def _hand(
+        self, name: NodeId, signed: SignedPublication, forward: Forward, stranger: Peer | None = None
+    ) -> bool:
         """One copy to one node, or to another in its stead; whether anybody took it."""
         request = encode(Publish(signed, forward.ttl, forward.publishers))
         while True:
             try:
-                await self._call(name, QuasarMethod.PUBLISH, request)
+                await self._call(name, QuasarMethod.PUBLISH, request, stranger)
             except RefusedError as refusal:
                 if refusal.code is ReasonCode.NOT_A_NEIGHBOUR:
                     self._forget(name)  # it started anew, or had enough of us
@@ -247,7 +252,7 @@ class PubSub:
                 self._forget(name)
                 if not instead.to:
                     return False
-                (name,), forward = instead.to, instead
+                (name,), forward, stranger = instead.to, instead, None
                 request = encode(Publish(signed, forward.ttl, forward.publishers))
             else:
                 return True
@@ -258,9 +263,9 @@ class PubSub:
         finally:
             self._copies -= len(forward.to)
 
-    async def _call(self, name: NodeId, method: str, payload: bytes) -> bytes:
+    async def _call(self, name: NodeId, method: str, payload: bytes, stranger: Peer | None = None) -> bytes:
         async with self._gate:
-            peer = self._peers.get(name) or Peer(name)
+            peer = stranger or self._peers.get(name) or Peer(name)
             return await self._endpoint.call(peer, method, payload, deadline_seconds=self._timing.deadline_seconds)
 
     # --- serving -----------------------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ class QuasarRules:
     fanout: int = 4
     """To so many neighbours at most one node sends it."""
     max_neighbours: int = 32
+    links: int = 8
+    """Of them those that a node asks by itself; no stranger takes their places."""
     filter_life_ms: int = 15 * MINUTE_MS
     """A neighbour that sent no filter for so long leads nowhere."""
     originator_per_minute: int = 20
@@ -110,6 +112,7 @@ class Buckets:
 class _Neighbour:
     levels: Levels
     heard_ms: int
+    asked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +201,21 @@ class Quasar:
         """Whom we know filters of, or asked to be our neighbours."""
         return tuple(self._neighbours)
 
-    def has_room_for(self, neighbour: NodeId) -> bool:
-        """Whether it is a neighbour, or may become one."""
-        return neighbour in self._neighbours or len(self._neighbours) < self.rules.max_neighbours
+    @property
+    def asked(self) -> frozenset[NodeId]:
+        """The neighbours that we asked by ourselves."""
+        return frozenset(name for name, known in self._neighbours.items() if known.asked)
 
-    def heard(self, neighbour: NodeId, levels: Levels, now_ms: int) -> bool:
+    def _has_room(self, *, asked: bool) -> bool:
+        rules, mine = self.rules, len(self.asked)
+        most = rules.max_neighbours if asked else rules.max_neighbours - max(0, rules.links - mine)
+        return len(self._neighbours) < most
+
+    def heard(self, neighbour: NodeId, levels: Levels, now_ms: int, *, asked: bool = False) -> bool:
         """The neighbour told us its filters, which replace those before; whether that changed anything.
 
-        Raises `RefusedError` (RATE_LIMITED) when there is no room for one more neighbour.
+        `asked` when it answered us; room for as many as a node asks by itself is kept, so that strangers cannot cut it
+        off by being its only neighbours. Raises `RefusedError` (RATE_LIMITED) when there is no room.
         """
         if neighbour == self.me:
             raise RefusedError(ReasonCode.WRONG_IDENTITY, "nobody is their own neighbour")
@@ -213,16 +223,12 @@ class Quasar:
             raise RefusedError(ReasonCode.MALFORMED, f"nobody is subscribed to more than {MAX_TOPICS} topics")
         known = self._neighbours.get(neighbour)
         if known is None:
-            if not self.has_room_for(neighbour):
-                raise RefusedError(
-                    ReasonCode.RATE_LIMITED,
-                    f"{self.rules.max_neighbours} neighbours are enough",
-                    retry_after_ms=MINUTE_MS,
-                )
-            self._neighbours[neighbour] = _Neighbour(levels, now_ms)
+            if not self._has_room(asked=asked):
+                raise RefusedError(ReasonCode.RATE_LIMITED, "neighbours enough", retry_after_ms=MINUTE_MS)
+            self._neighbours[neighbour] = _Neighbour(levels, now_ms, asked)
             return True
         changed = known.levels != levels
-        known.levels, known.heard_ms = levels, now_ms
+        known.levels, known.heard_ms, known.asked = levels, now_ms, known.asked or asked
         return changed
 
     def drop(self, neighbour: NodeId) -> None:

@@ -39,6 +39,7 @@ from stook.wire.endpoint import Endpoint, Exchange
 
 RINGS = (3, 8, MAX_TTL)
 """Hops that a draft makes at first, then, and in the end: common topics are served by those nearby."""
+_TALKED_OUT = -1
 LAST_PATIENCE = 3
 """When it can go no farther, so many times as long without a new offer ends it."""
 
@@ -194,14 +195,15 @@ class Market:
         wanted = options.offers_wanted if offers_wanted is None else offers_wanted
         limit = min(options.answer_seconds if seconds is None else seconds, MAX_ANSWER_MS / 1000)
         now_ms = self._clock.now_ms()
-        draft = open_draft(self._rules, shard_bytes, self._criteria(shard_bytes), self._strategy.opening(), now_ms)
         solicitation = Solicitation(
-            draft=draft,
+            draft=open_draft(self._rules, shard_bytes, self._criteria(shard_bytes), self._strategy.opening(), now_ms),
             count=min(count, MAX_BATCH),
             offers_wanted=wanted,
             answer_by_ms=now_ms + int(limit * 1000),
             contact=contact,
         )
+        if solicitation.digest in self._open:
+            raise RefusedError(ReasonCode.RATE_LIMITED, "the same was asked this very moment", retry_after_ms=1)
         opened = _Open(solicitation, Solicited(wanted))
         self._open[solicitation.digest] = opened
         began = self._clock.monotonic()
@@ -247,7 +249,8 @@ class Market:
             raise RefusedError(ReasonCode.STALE, "the announcement is of yesterday")
         farmer = exchange.peer_id
         if offer.round != opened.talking.get(farmer, 0):
-            raise RefusedError(ReasonCode.NOT_ASKED, f"round {opened.talking.get(farmer, 0)} is next")
+            raise RefusedError(ReasonCode.NOT_ASKED, "that is not the next round")
+        opened.talking[farmer] = _TALKED_OUT  # until this round is answered
         await self._book.learn([offer.announcement])
         reply = self._judge(offer, opened, now_ms)
         await exchange.reply(encode(reply))
@@ -257,7 +260,7 @@ class Market:
         farmer, result = offer.announcement.node_id, opened.result
         candidate = self._book.candidate(farmer)
         reply = self._strategy.answer(offer, candidate, Table(result.wanted, MappingProxyType(result.kept)))
-        opened.talking[farmer] = offer.round + 1 if reply.counter is not None else -1
+        opened.talking[farmer] = offer.round + 1 if reply.counter is not None else _TALKED_OUT
         result.offers += 1
         if reply.code:
             result.refused[reply.code] += 1

@@ -47,8 +47,6 @@ class Setting:
     subscriptions: int = 3
     """Topics of one node, drawn by chance; three is what farmers of the first network had."""
     publications: int = 200
-    links: int = 8
-    """Neighbours that each node asks for; with those that ask for it there are twice as many on average."""
     dead: float = 0.0
     """Share of nodes that vanish after the filters have spread, and before anything is published."""
     entries: int = 3
@@ -60,7 +58,7 @@ class Setting:
     def __post_init__(self) -> None:
         if not (self.nodes > 1 and 0 < self.topics <= MAX_TOPICS and 0 < self.subscriptions <= self.topics):
             raise ValueError(f"two nodes or more, 1 to {MAX_TOPICS} topics, and no more subscriptions than topics")
-        if not (self.links > 0 and self.publications > 0 and 0 <= self.dead < 1):
+        if not (self.rules.links > 0 and self.publications > 0 and 0 <= self.dead < 1):
             raise ValueError("links and publications are above 0, and a share of dead nodes is below 1")
 
 
@@ -103,6 +101,7 @@ class Field:
         self._keys = dice.child("keys")
         self._draws = dice.child("draws")
         self._deaths = dice.child("deaths")
+        self._asked: list[set[int]] = [set() for _ in ids]
         self._links = self._link(dice.child("links"))
         self.update_messages = 0
         subscriptions = dice.child("subscriptions")
@@ -114,15 +113,16 @@ class Field:
     def _link(self, dice: Dice) -> list[tuple[int, ...]]:
         setting = self.setting
         links: list[set[int]] = [set() for _ in self.nodes]
-        room = setting.rules.max_neighbours
+        rules, room = setting.rules, setting.rules.max_neighbours
         for number in range(len(self.nodes)):
             if setting.nearest:
-                wanted = self._nearest(number, setting.links)
+                wanted = self._nearest(number, setting.rules.links)
             else:
                 table = [self.nodes[at].me for at in self._table(number, dice)]
-                wanted = [self.number[name] for name in choose_neighbours(table, setting.links, dice)]
+                wanted = [self.number[name] for name in choose_neighbours(table, setting.rules.links, dice)]
             for other in wanted:
-                if len(links[other]) < room and len(links[number]) < room:
+                if len(links[other]) < room - rules.links and len(links[number]) < room:
+                    self._asked[number].add(other)
                     links[number].add(other)
                     links[other].add(number)
         return [tuple(sorted(one)) for one in links]
@@ -171,7 +171,8 @@ class Field:
                         told.append((other, number, node.filters_for(self.nodes[other].me)))
             for receiver, sender, levels in told:
                 if self.alive[receiver]:
-                    self.nodes[receiver].heard(self.nodes[sender].me, levels, self.now_ms)
+                    asked = sender in self._asked[receiver]
+                    self.nodes[receiver].heard(self.nodes[sender].me, levels, self.now_ms, asked=asked)
             self.update_messages += len(told)
 
     def kill(self, share: float) -> None:
@@ -313,7 +314,7 @@ def quasar(setting: Setting) -> dict[str, Any]:
         "dead": setting.dead,
         "filter_bits": shape.bits,
         "filter_hashes": shape.hashes,
-        "links": setting.links,
+        "links": setting.rules.links,
         "nearest": setting.nearest,
         "fanout": setting.rules.fanout,
         "ttl": setting.rules.max_ttl,
