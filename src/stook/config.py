@@ -59,6 +59,8 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     puzzle_nonce: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """The solution for this node's key, found when the home was made."""
     log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
+    overlay: bool = True
+    """Take part in the overlay: find nodes and be found without asking the seeds again."""
 
 
 class FarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

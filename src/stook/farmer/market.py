@@ -32,7 +32,7 @@ from stook.farmer.settings import MarketSettings
 from stook.farmer.status import MarketStatus, MarketTally
 from stook.ids import PublicKey
 from stook.overlay.publication import SignedPublication
-from stook.overlay.pubsub import Announced, Neighbourhood, PubSub
+from stook.overlay.pubsub import Acquaintances, Neighbourhood, PubSub
 from stook.wire.endpoint import Endpoint, Peer
 
 OFFER_DEADLINE_SECONDS = 10.0
@@ -222,7 +222,7 @@ class MarketStall:
     ) -> None:
         self._parts = parts
         self._herald = herald
-        self._alone = neighbourhood is None
+        self._acquaintances = Acquaintances(neighbourhood, self._known)
         self._wanted = settings.rules.links
         self.desk = MarketDesk(parts, endpoint, herald, settings)
         self.pubsub = PubSub(
@@ -231,7 +231,7 @@ class MarketStall:
             network=parts.network,
             clock=parts.clock,
             entropy=endpoint.entropy,
-            neighbourhood=Announced(self._known) if neighbourhood is None else neighbourhood,
+            neighbourhood=self._acquaintances,
             on_publication=self.desk.heard,
             on_error=on_error,
             rules=settings.rules,
@@ -254,7 +254,7 @@ class MarketStall:
         return self._parts.book.some(MAX_ANNOUNCEMENTS, now_ms=self._parts.clock.now_ms())
 
     async def _before_gossip(self) -> None:
-        if self._alone and len(self._known()) < 2 * self._wanted:
+        if len(self._acquaintances.neighbours()) < 2 * self._wanted:
             await self._herald.ask_seeds()
         await self.desk.attend(self.pubsub)
         if not self.desk.tally.advertised and self.pubsub.quasar.neighbours:

@@ -41,15 +41,21 @@ class Neighbourhood(Protocol):
         ...
 
 
-class Announced:
-    """A `Neighbourhood` of the nodes that announced themselves: what there is without an overlay."""
+class Acquaintances:
+    """A `Neighbourhood` of an overlay's contacts, if there is one, and of the nodes that announced themselves."""
 
-    def __init__(self, announcements: Callable[[], Iterable[SignedAnnouncement]]) -> None:
+    def __init__(
+        self, overlay: Neighbourhood | None, announcements: Callable[[], Iterable[SignedAnnouncement]]
+    ) -> None:
+        self._overlay = overlay
         self._announcements = announcements
 
     def neighbours(self) -> Sequence[SignedContact]:
-        """Their contacts."""
-        return [signed.announcement.contact for signed in self._announcements()]
+        """Each once; an overlay's own contact of a node before what that node announced."""
+        known = {signed.node_id: signed.announcement.contact for signed in self._announcements()}
+        if self._overlay is not None:
+            known.update((contact.node_id, contact) for contact in self._overlay.neighbours())
+        return list(known.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class PubSubTiming:
     """When neighbours are told what."""
 
     gossip_seconds: float = 60.0
+    lonely_seconds: float = 2.0
+    """Without a neighbour the next round comes so soon, then ever later."""
     settle_seconds: float = 2.0
     """So long after the first change others are told of it, together with what changed meanwhile."""
     refresh_ms: int = 5 * 60_000
@@ -109,6 +117,7 @@ class PubSub:
         self._copies = 0
         self._gate = asyncio.Semaphore(timing.calls_at_once)
         self._nudged: asyncio.TimerHandle | None = None
+        self._lonely_seconds = timing.lonely_seconds
         self.chore = Chore("gossip", timing.gossip_seconds, self.gossip, on_error)
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -140,7 +149,16 @@ class PubSub:
         await asyncio.gather(
             *(self._tell(name, asked=True) for name in wanted), *(self._tell(name, asked=False) for name in due)
         )
+        self._look_again_soon()
         return len(self.quasar.neighbours)
+
+    def _look_again_soon(self) -> None:
+        """Nobody yet: those that we know were not up, or knew nobody themselves."""
+        if self.quasar.neighbours:
+            self._lonely_seconds = self._timing.lonely_seconds
+        elif self._lonely_seconds < self._timing.gossip_seconds:
+            self._nudge(self._lonely_seconds)
+            self._lonely_seconds *= 2
 
     def _wanted(self) -> list[NodeId]:
         asked = self.quasar.asked
@@ -189,10 +207,11 @@ class PubSub:
         self._peers.pop(name, None)
         self._told.pop(name, None)
 
-    def _nudge(self) -> None:
+    def _nudge(self, seconds: float | None = None) -> None:
         """Let a round begin soon, however many changes come until then."""
         if self._nudged is None:
-            self._nudged = asyncio.get_running_loop().call_later(self._timing.settle_seconds, self._settled)
+            wait = self._timing.settle_seconds if seconds is None else seconds
+            self._nudged = asyncio.get_running_loop().call_later(wait, self._settled)
 
     def _settled(self) -> None:
         self._nudged = None

@@ -30,7 +30,7 @@ from stook.errors import MalformedError, ReasonCode, RefusedError, UserError
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId, NodeId
 from stook.overlay.publication import MAX_TTL, SignedPublication
-from stook.overlay.pubsub import Announced, Neighbourhood, PubSub, PubSubTiming
+from stook.overlay.pubsub import Acquaintances, Neighbourhood, PubSub, PubSubTiming
 from stook.overlay.quasar import QuasarRules
 from stook.renter.bargain import Kept, RenterStrategy, Table
 from stook.renter.book import FarmerBook
@@ -146,7 +146,7 @@ class Market:
             network=network,
             clock=clock,
             entropy=endpoint.entropy,
-            neighbourhood=Announced(book.announcements) if neighbourhood is None else neighbourhood,
+            neighbourhood=Acquaintances(neighbourhood, book.announcements),
             on_publication=self.heard,
             on_error=on_error,
             rules=options.rules,
