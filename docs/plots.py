@@ -28,6 +28,7 @@ from stook.sim.honesty import Setting as HonestySetting
 from stook.sim.honesty import honesty
 from stook.sim.overlay import figures as overlay_figures
 from stook.sim.quasar import Setting as QuasarSetting
+from stook.sim.quasar import by_hops as quasar_by_hops
 from stook.sim.quasar import quasar
 from stook.sim.svg import Axis, Curve, chart
 
@@ -336,8 +337,8 @@ def overlay_eclipse(figures: Figures) -> str:
 QUASAR_SEED = 1
 BY_SIZE = (100, 300, 1_000, 3_000, 10_000)
 BY_TTL = (2, 4, 6, 8, 10, 12, 14, 16, 20)
-BY_FANOUT = (1, 2, 3, 4, 5, 6)
-BY_LINKS = (3, 4, 6, 8, 12)
+BY_FANOUT = (2, 3, 4, 5)
+BY_LINKS = (4, 6, 8, 12)
 BY_BITS = ((160, 2), (512, 5), (1_024, 5), (2_048, 5), (4_096, 5))
 
 
@@ -350,9 +351,13 @@ def quasar_measured() -> Figures:
     """Every run of the page, by group."""
     return {
         "sizes": [quasar_run(nodes, 200) for nodes in BY_SIZE],
-        "ttl": [quasar_run(nodes, 60, rules=QuasarRules(max_ttl=ttl)) for nodes in (1_000, 10_000) for ttl in BY_TTL],
-        "fanout": [quasar_run(10_000, 60, rules=QuasarRules(fanout=fanout)) for fanout in BY_FANOUT],
-        "links": [quasar_run(10_000, 60, rules=QuasarRules(links=links)) for links in BY_LINKS],
+        "ttl": [
+            one
+            for nodes in (1_000, 10_000)
+            for one in quasar_by_hops(QuasarSetting(QUASAR_SEED, nodes=nodes, publications=40), BY_TTL)
+        ],
+        "fanout": [quasar_run(10_000, 40, rules=QuasarRules(fanout=fanout)) for fanout in BY_FANOUT],
+        "links": [quasar_run(10_000, 40, rules=QuasarRules(links=links)) for links in BY_LINKS],
         "bits": [
             quasar_run(1_000, 100, topics=162, subscriptions=8, rules=QuasarRules(shape=Shape(bits, hashes)))
             for bits, hashes in BY_BITS
@@ -360,10 +365,10 @@ def quasar_measured() -> Figures:
         "loads": [
             quasar_run(1_000, 100, rules=QuasarRules(links=3), nearest=True),
             quasar_run(1_000, 100, rules=QuasarRules(shape=PAPER)),
-            quasar_run(10_000, 60, topics=162, subscriptions=1),
+            quasar_run(10_000, 40, topics=162, subscriptions=1),
             quasar_run(1_000, 100, subscriptions=27),
             quasar_run(1_000, 100, dead=0.2),
-            quasar_run(10_000, 60, dead=0.2),
+            quasar_run(10_000, 40, dead=0.2),
         ],
     }
 

@@ -18,7 +18,7 @@ from stook.overlay.publication import (
     sign_publication,
 )
 from stook.overlay.quasar import MAX_TOPICS, MINUTE_MS, Buckets, Quasar, QuasarRules, Received
-from stook.sim.quasar import Field, Setting, quasar, topic_codes
+from stook.sim.quasar import Field, Setting, by_hops, quasar, topic_codes
 
 NET = NetworkId("test")
 NOW = 1_700_000_000_000
@@ -345,3 +345,8 @@ def test_the_same_seed_gives_the_same_figures() -> None:
 def test_no_setting_that_makes_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"topics|links"):
         Setting(1, **wrong)
+
+
+def test_more_hops_reach_more() -> None:
+    few, many = by_hops(Setting(1, nodes=200, publications=10), (2, 12))
+    assert few["delivery"] < many["delivery"]

@@ -258,23 +258,29 @@ class PubSub:
         self, name: NodeId, signed: SignedPublication, forward: Forward, stranger: Peer | None = None
     ) -> bool:
         """One copy to one node, or to another in its stead; whether anybody took it."""
-        request = encode(Publish(signed, forward.ttl, forward.publishers))
+        introduced = False
         while True:
+            request = encode(Publish(signed, forward.ttl, forward.publishers))
             try:
                 await self._call(name, QuasarMethod.PUBLISH, request, stranger)
             except RefusedError as refusal:
-                if refusal.code is ReasonCode.NOT_A_NEIGHBOUR:
-                    self._forget(name)  # it started anew, or had enough of us
-                return False
-            except PeerError:
-                instead = self.quasar.failed(name, signed.publication.topic, forward, self._entropy)
-                self._forget(name)
-                if not instead.to:
+                if refusal.code is not ReasonCode.NOT_A_NEIGHBOUR:
                     return False
-                (name,), forward, stranger = instead.to, instead, None
-                request = encode(Publish(signed, forward.ttl, forward.publishers))
+                if not introduced:
+                    # It started anew, as a rule, and has forgotten us.
+                    introduced = True
+                    await self._tell(name, asked=name in self.quasar.asked)
+                    if name in self.quasar.neighbours:
+                        continue
+            except PeerError:
+                pass
             else:
                 return True
+            instead = self.quasar.failed(name, signed.publication.topic, forward, self._entropy)
+            self._forget(name)
+            if not instead.to:
+                return False
+            (name,), forward, stranger, introduced = instead.to, instead, None, False
 
     async def _forward(self, signed: SignedPublication, forward: Forward) -> None:
         try:

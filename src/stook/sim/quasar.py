@@ -186,7 +186,7 @@ class Field:
         """A new key."""
         return node_key(self._keys)
 
-    def publish(self, topic: bytes, *, pause_ms: int = PAUSE_MS) -> Journey:
+    def publish(self, topic: bytes, *, pause_ms: int = PAUSE_MS, max_ttl: int | None = None) -> Journey:
         """One publication of a new renter, handed to some nodes that it knows, followed to its end."""
         self.now_ms += pause_ms
         signed = sign_publication(
@@ -195,7 +195,7 @@ class Field:
             topic=topic,
             contents=b"",
             now_ms=self.now_ms,
-            max_ttl=self.setting.rules.max_ttl,
+            max_ttl=self.setting.rules.max_ttl if max_ttl is None else max_ttl,
         )
         return self.follow(signed, [self.living(self._draws) for _ in range(self.setting.entries)])
 
@@ -283,6 +283,25 @@ def false_positives(field_: Field) -> list[float]:
         for depth, level in enumerate(node.filters_for(None)):
             found[depth] += sum(level & mask == mask for mask in strange)
     return [found[depth] / (len(some) * len(strange)) for depth in range(DEPTH)]
+
+
+def by_hops(setting: Setting, hops: Sequence[int]) -> list[dict[str, Any]]:
+    """How much of its subscribers a publication reaches in one network, by the hops that it may make."""
+    field_ = Field(setting)
+    field_.spread()
+    topics = Dice(setting.seed).child("publications")
+    return [
+        {
+            "nodes": setting.nodes,
+            "seed": setting.seed,
+            "ttl": ttl,
+            "delivery": statistics.fmean(
+                field_.publish(field_.topics[topics.whole(0, setting.topics - 1)], max_ttl=ttl).delivery
+                for _ in range(setting.publications)
+            ),
+        }
+        for ttl in hops
+    ]
 
 
 def measured(setting: Setting) -> tuple[Field, list[Journey]]:
