@@ -27,7 +27,7 @@ from stook.errors import NotEnoughError, ReasonCode, RefusedError, UserError
 from stook.farmer.settings import MarketSettings
 from stook.identity.contact import Address, AddressKind, sign_contact
 from stook.overlay.publication import Publish, QuasarMethod, Subscribe, sign_publication
-from stook.renter.drafts import open_draft
+from stook.renter.drafts import market_draft
 from stook.renter.market import Heard, MarketOptions
 from stook.sim.loop import run
 from stook.sim.network import LOSSY
@@ -332,7 +332,7 @@ def test_a_draft_with_a_strangers_address_makes_each_farmer_try_it_once() -> Non
                     sequence=now_ms,
                     issued_ms=now_ms,
                 )
-                draft = open_draft(net.renter.agent.rules, MIB, bytes((1, 2, 2, 2)), Prices(0, turn), now_ms)
+                draft = market_draft(net.renter.agent.rules, MIB, bytes((1, 2, 2, 2)), Prices(0, turn), now_ms)
                 assert (draft.farmer_key, draft.shard_root) == (NOBODY, OPEN_ROOT)
                 contents = encode(Solicitation(draft, 1, 8, now_ms + 10_000, contact))
                 await market.pubsub.publish(topic_of(draft.criteria), contents)

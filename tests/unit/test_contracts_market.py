@@ -61,13 +61,13 @@ def contact(key: NodeKey = RENTER, *, network: str = NETWORK, addresses: int = 1
     return sign_contact(key, network=network, addresses=places, sequence=NOW_MS, issued_ms=NOW_MS)
 
 
-def open_draft(**changes: object) -> object:
+def market_draft(**changes: object) -> object:
     return terms(farmer_key=NOBODY, farmer_index=0, shard_root=OPEN_ROOT, **changes)
 
 
 def solicitation(**changes: object) -> Solicitation:
     fields: dict[str, object] = {
-        "draft": open_draft(),
+        "draft": market_draft(),
         "count": 4,
         "offers_wanted": 8,
         "answer_by_ms": NOW_MS + 10_000,
@@ -102,10 +102,10 @@ def test_a_good_one_is_read_and_addressed() -> None:
     ("changes", "code"),
     [
         ({"draft": terms()}, ReasonCode.BAD_TERMS),
-        ({"draft": open_draft(renter_key=FARMER.public_key)}, ReasonCode.BAD_TERMS),
+        ({"draft": market_draft(renter_key=FARMER.public_key)}, ReasonCode.BAD_TERMS),
         ({"answer_by_ms": NOW_MS + 2 * MAX_ANSWER_MS + 1}, ReasonCode.BAD_TERMS),
         ({"answer_by_ms": NOW_MS - 1}, ReasonCode.STALE),
-        ({"draft": open_draft(network="other")}, ReasonCode.WRONG_NETWORK),
+        ({"draft": market_draft(network="other")}, ReasonCode.WRONG_NETWORK),
         ({"contact": contact(network="other")}, ReasonCode.WRONG_NETWORK),
         ({"contact": contact(FARMER)}, ReasonCode.WRONG_IDENTITY),
         ({"contact": msgspec.structs.replace(contact(), signature=bytes(64))}, ReasonCode.BAD_SIGNATURE),
@@ -123,7 +123,7 @@ def test_it_belongs_on_its_topic_and_says_where_to_call() -> None:
             read(solicitation(), topic=topic)
         assert refused.value.code is ReasonCode.BAD_TERMS
     with pytest.raises(RefusedError):
-        read(solicitation(draft=open_draft(criteria=b"\x09\x09\x09\x09")), topic=b"\x0f\x09\x09\x09\x09")
+        read(solicitation(draft=market_draft(criteria=b"\x09\x09\x09\x09")), topic=b"\x0f\x09\x09\x09\x09")
     with pytest.raises(MalformedError):
         read(solicitation(contact=contact(addresses=0)))
 

@@ -64,7 +64,7 @@ def draft(
     )
 
 
-def open_draft(rules: DraftRules, shard_bytes: int, criteria: bytes, bid: Prices, now_ms: int) -> Terms:
+def market_draft(rules: DraftRules, shard_bytes: int, criteria: bytes, bid: Prices, now_ms: int) -> Terms:
     """The terms for any shard of this size at any farmer, for the open market (`stook.contracts.market`)."""
     return Terms(
         version=CONTRACT_VERSION,

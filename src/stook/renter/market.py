@@ -34,7 +34,7 @@ from stook.overlay.pubsub import Acquaintances, Neighbourhood, PubSub, PubSubTim
 from stook.overlay.quasar import QuasarRules
 from stook.renter.bargain import Kept, RenterStrategy, Table
 from stook.renter.book import FarmerBook
-from stook.renter.drafts import DraftRules, open_draft
+from stook.renter.drafts import DraftRules, market_draft
 from stook.wire.endpoint import Endpoint, Exchange
 
 RINGS = (3, 8, MAX_TTL)
@@ -196,7 +196,7 @@ class Market:
         limit = min(options.answer_seconds if seconds is None else seconds, MAX_ANSWER_MS / 1000)
         now_ms = self._clock.now_ms()
         solicitation = Solicitation(
-            draft=open_draft(self._rules, shard_bytes, self._criteria(shard_bytes), self._strategy.opening(), now_ms),
+            draft=market_draft(self._rules, shard_bytes, self._criteria(shard_bytes), self._strategy.opening(), now_ms),
             count=min(count, MAX_BATCH),
             offers_wanted=wanted,
             answer_by_ms=now_ms + int(limit * 1000),
