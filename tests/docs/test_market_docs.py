@@ -23,7 +23,7 @@ from stook.overlay.publication import MAX_CONTENTS_BYTES, MAX_PUBLISHERS, MAX_TT
 from stook.overlay.pubsub import PubSubTiming
 from stook.overlay.quasar import MAX_TOPICS, MINUTE_MS, QuasarRules
 from stook.renter.bargain import Bargain
-from stook.renter.market import LAST_PATIENCE, RINGS, MarketOptions
+from stook.renter.market import LAST_PATIENCE, MAX_FARMERS, RINGS, MarketOptions
 
 DOCS = Path(__file__).parents[2] / "docs"
 QUASAR = (DOCS / "protocol/quasar.md").read_text()
@@ -94,6 +94,7 @@ def test_the_numbers_of_quasar() -> None:
         f"`ttl` is at most {MAX_TTL}",
         f"within {PUBLICATION_LIFE_MS // MINUTE_MS} minutes of the receiver's clock",
         f"no more than {rules.originator_per_minute} within a minute",
+        f"the neighbour sent {rules.updates_per_minute} within a minute",
         f"{rules.max_seen:,} within ten minutes",
         f"more bits than {MAX_TOPICS} topics set",
         f"levels of {STANDARD.size_bytes} bytes each",
@@ -119,6 +120,7 @@ def test_the_numbers_of_the_market() -> None:
         f"for {options.ring_seconds:g} seconds and there are too few, again with {farther}; then with {farthest}",
         f"no offer came for {LAST_PATIENCE * options.ring_seconds:g} seconds",
         f"({options.answer_seconds:g} seconds, at most {MAX_ANSWER_MS // 1000})",
+        f"knows {MAX_FARMERS:,} farmers",
         f"the round, from 0 to {MAX_ROUNDS - 1}",
     ):
         assert said in text, said

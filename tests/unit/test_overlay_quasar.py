@@ -285,6 +285,17 @@ def test_a_neighbour_is_held_to_what_it_may_hand_on() -> None:
     assert not hand(one, said(), sender=RENTER.node_id).known
 
 
+def test_a_neighbour_that_changes_its_mind_all_the_time_is_not_followed() -> None:
+    one = node(rules=QuasarRules(updates_per_minute=3))
+    for number in range(4):
+        one.heard(name(2), leads(TOPICS[number]), NOW)
+    with pytest.raises(RefusedError) as error:
+        one.heard(name(2), NOTHING, NOW)
+    assert error.value.code is ReasonCode.RATE_LIMITED
+    assert one.heard(name(2), NOTHING, NOW + MINUTE_MS // 3)
+    assert one.heard(name(2), leads(TOPICS[0]), NOW, asked=True)
+
+
 def test_it_refuses_rather_than_forgets() -> None:
     one = node(rules=QuasarRules(max_seen=2, originator_per_minute=1000))
     hand(one, said(n=1))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from stook.chore import Chore
 from stook.clock import Clock, Entropy
@@ -226,7 +226,11 @@ class PubSub:
     # --- publications ------------------------------------------------------------------------------------------------
 
     async def publish(self, topic: bytes, contents: bytes, *, max_ttl: int = MAX_TTL) -> int:
-        """Say something on a topic; how many nodes took it from us.
+        """Say something on a topic; how many nodes took it from us. Raises as `prepare` does."""
+        return await self.prepare(topic, contents, max_ttl=max_ttl)
+
+    def prepare(self, topic: bytes, contents: bytes, *, max_ttl: int = MAX_TTL) -> Coroutine[Any, Any, int]:
+        """Sign something, and choose whom to hand it; awaiting the result hands it over, as slowly as the slowest.
 
         Raises `RefusedError` (RATE_LIMITED) when we publish more than others would take.
         """
@@ -241,7 +245,7 @@ class PubSub:
             puzzle_nonce=self._puzzle_nonce,
         )
         received = self.quasar.publish(signed, ttl=max_ttl, now_ms=now_ms, dice=self._entropy)
-        forward = received.forward
+        forward, strangers = received.forward, dict[NodeId, Peer]()
         missing = self._timing.entries - len(forward.to)
         if missing > 0:
             # With too few neighbours some of the nodes that we know, who take it because it is our own.
@@ -249,10 +253,12 @@ class PubSub:
             chosen = choose_neighbours(list(known), missing, self._entropy)
             forward = Forward((*forward.to, *chosen), max_ttl - 1, (self._key.node_id, *forward.to, *chosen))
             strangers = {name: Peer.of(known[name]) for name in chosen}
-        else:
-            strangers = {}
-        taken = await asyncio.gather(*(self._hand(name, signed, forward, strangers.get(name)) for name in forward.to))
-        return sum(taken)
+        return self._hand_out(signed, forward, strangers)
+
+    async def _hand_out(self, signed: SignedPublication, forward: Forward, strangers: Mapping[NodeId, Peer]) -> int:
+        return sum(
+            await asyncio.gather(*(self._hand(name, signed, forward, strangers.get(name)) for name in forward.to))
+        )
 
     async def _hand(
         self, name: NodeId, signed: SignedPublication, forward: Forward, stranger: Peer | None = None
@@ -284,7 +290,7 @@ class PubSub:
 
     async def _forward(self, signed: SignedPublication, forward: Forward) -> None:
         try:
-            await asyncio.gather(*(self._hand(name, signed, forward) for name in forward.to))
+            await self._hand_out(signed, forward, {})
         finally:
             self._copies -= len(forward.to)
 

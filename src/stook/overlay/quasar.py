@@ -46,6 +46,8 @@ class QuasarRules:
     """A neighbour that sent no filter for so long leads nowhere."""
     originator_per_minute: int = 20
     """Publications of one originator that a node takes in a minute, and as many at once."""
+    updates_per_minute: int = 20
+    """Filters that one neighbour may send, so that none can keep all others busy."""
     neighbour_per_minute: int = 600
     """Publications that one neighbour may hand on."""
     max_originators: int = 8192
@@ -64,6 +66,18 @@ class Bucket:
         """Let time pass."""
         self.tokens = min(float(per_minute), self.tokens + max(0, now_ms - self.at_ms) * per_minute / MINUTE_MS)
         self.at_ms = max(self.at_ms, now_ms)
+
+    def check(self, per_minute: int, now_ms: int) -> None:
+        """Raises `RefusedError` (RATE_LIMITED) when nothing is left."""
+        self.refill(per_minute, now_ms)
+        if self.tokens < 1:
+            wait_ms = int(MINUTE_MS / per_minute)
+            raise RefusedError(ReasonCode.RATE_LIMITED, f"at most {per_minute} a minute", retry_after_ms=wait_ms)
+
+    def take(self, per_minute: int, now_ms: int) -> None:
+        """Take one. Raises as `check` does."""
+        self.check(per_minute, now_ms)
+        self.tokens -= 1
 
 
 class Buckets:
@@ -86,10 +100,7 @@ class Buckets:
             if len(self._buckets) >= self._most:
                 raise RefusedError(ReasonCode.RATE_LIMITED, "too many different senders just now")
             return
-        bucket.refill(self._per_minute, now_ms)
-        if bucket.tokens < 1:
-            wait_ms = int(MINUTE_MS / self._per_minute)
-            raise RefusedError(ReasonCode.RATE_LIMITED, f"at most {self._per_minute} a minute", retry_after_ms=wait_ms)
+        bucket.check(self._per_minute, now_ms)
 
     def charge(self, name: NodeId, now_ms: int) -> None:
         """Take one. To be called after `check`."""
@@ -113,6 +124,7 @@ class _Neighbour:
     levels: Levels
     heard_ms: int
     asked: bool
+    updates: Bucket
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +237,11 @@ class Quasar:
         if known is None:
             if not self._has_room(asked=asked):
                 raise RefusedError(ReasonCode.RATE_LIMITED, "neighbours enough", retry_after_ms=MINUTE_MS)
-            self._neighbours[neighbour] = _Neighbour(levels, now_ms, asked)
+            fresh = Bucket(float(self.rules.updates_per_minute), now_ms)
+            self._neighbours[neighbour] = _Neighbour(levels, now_ms, asked, fresh)
             return True
+        if not asked:
+            known.updates.take(self.rules.updates_per_minute, now_ms)
         changed = known.levels != levels
         known.levels, known.heard_ms, known.asked = levels, now_ms, known.asked or asked
         return changed

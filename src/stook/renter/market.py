@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from stook.chore import Chore
 from stook.clock import Clock
@@ -18,10 +19,12 @@ from stook.codec import decode, encode
 from stook.contracts.announcement import SignedAnnouncement, is_fresh, verify_announcement
 from stook.contracts.market import (
     MAX_ANSWER_MS,
+    QUOTE_LIFE_MS,
     MarketMethod,
     Offer,
     OfferReply,
     Solicitation,
+    asked,
     capacity_topics,
 )
 from stook.contracts.messages import MAX_BATCH
@@ -39,6 +42,8 @@ from stook.wire.endpoint import Endpoint, Exchange
 
 RINGS = (3, 8, MAX_TTL)
 """Hops that a draft makes at first, then, and in the end: common topics are served by those nearby."""
+MAX_FARMERS = 8192
+"""So many are known at most before strangers are no longer learned of through the market."""
 _TALKED_OUT = -1
 LAST_PATIENCE = 3
 """When it can go no farther, so many times as long without a new offer ends it."""
@@ -109,6 +114,10 @@ class _Open:
     talking: dict[NodeId, int] = field(default_factory=dict)
     """The next round of each farmer that was answered with a counter-offer."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def _done(work: Coroutine[Any, Any, int]) -> None:
+    await work
 
 
 def _nobody(heard: Heard) -> None:
@@ -217,7 +226,14 @@ class Market:
     async def _publish_until(self, opened: _Open, limit: float, began: float) -> None:
         topic, contents = topic_of(opened.solicitation.draft.criteria), encode(opened.solicitation)
         for ttl in RINGS:
-            await self.pubsub.publish(topic, contents, max_ttl=ttl)
+            try:
+                handing_over = self.pubsub.prepare(topic, contents, max_ttl=ttl)
+            except RefusedError:
+                if opened.result.published:
+                    return  # what was heard nearby is better than nothing
+                raise
+            # Behind, for one that does not answer may hold it up long after others have made their offers.
+            self._endpoint.spawn(_done(handing_over))
             opened.result.published += 1
             while len(opened.result.kept) < opened.result.wanted:
                 left = limit - (self._clock.monotonic() - began)
@@ -250,6 +266,8 @@ class Market:
         farmer = exchange.peer_id
         if offer.round != opened.talking.get(farmer, 0):
             raise RefusedError(ReasonCode.NOT_ASKED, "that is not the next round")
+        if self._is_full_of_others(farmer):
+            raise RefusedError(ReasonCode.RATE_LIMITED, "too many farmers are known here")
         opened.talking[farmer] = _TALKED_OUT  # until this round is answered
         await self._book.learn([offer.announcement])
         reply = self._judge(offer, opened, now_ms)
@@ -265,9 +283,9 @@ class Market:
         if reply.code:
             result.refused[reply.code] += 1
         else:
-            kept = Kept(candidate, offer.prices, offer.count, max(now_ms, offer.valid_until_ms))
-            result.kept[farmer] = kept
-            self._book.keep_quote(farmer, offer.prices, offer.count, offer.valid_until_ms)
+            until_ms = min(offer.valid_until_ms, now_ms + QUOTE_LIFE_MS)
+            result.kept[farmer] = Kept(candidate, offer.prices, offer.count, until_ms)
+            self._book.keep_quote(farmer, offer.prices, offer.count, until_ms)
         self.watcher(
             Heard(
                 "offer",
@@ -294,11 +312,21 @@ class Market:
             return
         if announcement.node_id != signed.originator:
             return
-        offer = announcement.announcement
-        self._endpoint.spawn(self._learn(announcement))
-        self.watcher(
-            Heard("capacity", announcement.node_id, offer.storage_price_per_gib_hour, offer.download_price_per_gib)
-        )
+        if not self._is_full_of_others(announcement.node_id):
+            self._endpoint.spawn(self._learn(announcement))
 
     async def _learn(self, announcement: SignedAnnouncement) -> None:
-        await self._book.learn([announcement])
+        if await self._book.learn([announcement]):
+            prices = asked(announcement.announcement)
+            self.watcher(
+                Heard(
+                    "capacity",
+                    announcement.node_id,
+                    prices.storage_price_per_gib_hour,
+                    prices.download_price_per_gib,
+                )
+            )
+
+    def _is_full_of_others(self, farmer: NodeId) -> bool:
+        """Whether strangers, of whom anybody can be many, have filled the book; who is in it stays."""
+        return len(self._book) >= MAX_FARMERS and self._book.announcement(farmer) is None
