@@ -91,7 +91,7 @@ class Bargain:
             return refusal(ReasonCode.NOT_CHOSEN, "your offer is kept already")
         if table.full:
             return refusal(ReasonCode.NOT_CHOSEN, f"{table.offers_wanted} offers are enough")
-        if self.spread is Spread.STRICT and (crowd := _crowded(candidate, table)):
+        if self.spread is not Spread.FARMERS and (crowd := _crowded(candidate, table, self.spread)):
             return refusal(ReasonCode.NOT_CHOSEN, f"enough offers of {crowd}")
         if not offer.prices.within(asked(offer.announcement.announcement)):
             return refusal(ReasonCode.PRICE_TOO_HIGH, "more than you announce to everybody")
@@ -130,7 +130,7 @@ def _bid(price: int, share: float) -> int:
     return UNLIMITED if price >= UNLIMITED else _share(price, share)
 
 
-def _crowded(candidate: Candidate, table: Table) -> str:
+def _crowded(candidate: Candidate, table: Table, spread: Spread) -> str:
     """The operator, network or domain of which a quarter of the offers wanted is kept already; empty if none."""
     cap = max(1, -(-table.offers_wanted // 4))
     others = [one.candidate for one in table.kept.values()]
@@ -141,7 +141,7 @@ def _crowded(candidate: Candidate, table: Table) -> str:
             "your failure domain",
             sum(bool(mine.failure_domain) and one.failure_domain == mine.failure_domain for one in others),
         ),
-        ("your network", sum(bool(one.networks & mine.networks) for one in others)),
+        ("your network", sum(spread is Spread.STRICT and bool(one.networks & mine.networks) for one in others)),
     )
     return next((word for word, count in crowds if count >= cap), "")
 
