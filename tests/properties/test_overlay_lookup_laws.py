@@ -26,11 +26,13 @@ def id_of(number: int) -> NodeId:
 def drive(lookup: Lookup, answer: Callable[[Node], list[Node] | None], dice: random.Random) -> list[int]:
     """Run a lookup to its end, answers coming in any order; whom it asked."""
     asked: list[int] = []
+    contacts_asked: list[tuple[int, int]] = []
     waiting: list[Node] = []
     while True:
         new = lookup.next_nodes()
         waiting += new
         asked += [node.number for node in new]
+        contacts_asked += [(node.number, node.contact.contact.sequence) for node in new]
         assert len(waiting) <= lookup.rules.alpha * lookup.rules.paths
         if not waiting:
             break
@@ -41,7 +43,7 @@ def drive(lookup: Lookup, answer: Callable[[Node], list[Node] | None], dice: ran
         else:
             lookup.answered(node, contacts)
     assert lookup.done
-    assert len(asked) == len(set(asked)) == lookup.asked <= lookup.rules.max_asked
+    assert len(asked) == len(set(contacts_asked)) == lookup.asked <= lookup.rules.max_asked
     return asked
 
 

@@ -152,6 +152,16 @@ class City:
             walks.append(Walk(wanted.node in result, exact, lookup.hops, lookup.asked, seconds))
         return walks
 
+    def add(self, nodes: Sequence[Node], answer: Deed) -> None:
+        """Nodes that nobody joined with, all of whom answer alike."""
+        for node in nodes:
+            citizen = self._by_number[node.number] = Citizen(node)
+            citizen.answer = answer
+
+    def look(self, searcher: Citizen, target: bytes) -> list[Node]:
+        """What one lookup gives."""
+        return self._look(searcher, target, LookupRules(), self.dice)[0].result()
+
     def _settle(self, number: int) -> Citizen:
         key = node_key(self.dice.child(f"key {number}"))
         address = Address(AddressKind.DIRECT, address_of(number), PORT)
@@ -259,6 +269,7 @@ def overlay(setting: Setting, city: City | None = None) -> dict[str, Any]:
 
 GROWTH = (100, 300, 1_000, 3_000, 10_000)
 HOSTILE_NODES = 1_000
+HOSTILE_LOOKUPS = 300
 HOSTILE = (0.1, 0.3, 0.5)
 PATHS = (1, 2, 4)
 
@@ -272,7 +283,16 @@ def figures(seed: int, growth: Sequence[int] = GROWTH, lookups: int = 1_000) -> 
         if nodes == HOSTILE_NODES:
             hostile = [
                 overlay(
-                    Setting(seed, nodes=nodes, dead=0.0, hostile=share, kind=kind, paths=paths, lookups=lookups), city
+                    Setting(
+                        seed,
+                        nodes=nodes,
+                        dead=0.0,
+                        hostile=share,
+                        kind=kind,
+                        paths=paths,
+                        lookups=min(lookups, HOSTILE_LOOKUPS),
+                    ),
+                    city,
                 )
                 for kind in KINDS
                 for share in HOSTILE
