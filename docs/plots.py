@@ -1,6 +1,6 @@
 """Measure what pages say, draw it, and put it into their marked blocks, so that no figure is typed by hand.
 
-    python docs/plots.py detection|attacks|honesty|churn|overlay|all [--measure]
+    python docs/plots.py detection|attacks|honesty|churn|overlay|quasar|all [--measure]
 
 Without --measure the page is made again from what was measured before and lies in `docs/figures`. A block lies between
 ``<!-- figures: NAME -->`` and ``<!-- end -->``. Tests make every page again, and measure a part of each again.
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stook.overlay.bloom import PAPER, Shape
+from stook.overlay.quasar import QuasarRules
 from stook.shards.geometry import Policy
 from stook.sim.attacks.catalogue import ATTACKS
 from stook.sim.churn import Setting as ChurnSetting
@@ -25,12 +27,16 @@ from stook.sim.detection import Detected, Setting, detection
 from stook.sim.honesty import Setting as HonestySetting
 from stook.sim.honesty import honesty
 from stook.sim.overlay import figures as overlay_figures
+from stook.sim.quasar import Setting as QuasarSetting
+from stook.sim.quasar import by_hops as quasar_by_hops
+from stook.sim.quasar import quasar
 from stook.sim.svg import Axis, Curve, chart
 
 DOCS = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Figures = Mapping[str, Any]
 ATTACKS_SEED = 1
+STANDARD_RULES = QuasarRules()
 
 
 @dataclass(frozen=True)
@@ -325,6 +331,142 @@ def overlay_eclipse(figures: Figures) -> str:
     return f"{figures['eclipse'][0]['trials']:,} trials a row.\n\n" + table(header, rows)
 
 
+# --- quasar ----------------------------------------------------------------------------------------------------------
+
+
+QUASAR_SEED = 1
+BY_SIZE = (100, 300, 1_000, 3_000, 10_000)
+BY_TTL = (2, 4, 6, 8, 10, 12, 14, 16, 20)
+BY_FANOUT = (2, 3, 4, 5)
+BY_LINKS = (4, 6, 8, 12)
+BY_BITS = ((160, 2), (512, 5), (1_024, 5), (2_048, 5), (4_096, 5))
+
+
+def quasar_run(nodes: int, publications: int, *, rules: QuasarRules = STANDARD_RULES, **setting: Any) -> Figures:
+    """One simulated network."""
+    return quasar(QuasarSetting(QUASAR_SEED, nodes=nodes, publications=publications, rules=rules, **setting))
+
+
+def quasar_measured() -> Figures:
+    """Every run of the page, by group."""
+    return {
+        "sizes": [quasar_run(nodes, 200) for nodes in BY_SIZE],
+        "ttl": [
+            one
+            for nodes in (1_000, 10_000)
+            for one in quasar_by_hops(QuasarSetting(QUASAR_SEED, nodes=nodes, publications=40), BY_TTL)
+        ],
+        "fanout": [quasar_run(10_000, 40, rules=QuasarRules(fanout=fanout)) for fanout in BY_FANOUT],
+        "links": [quasar_run(10_000, 40, rules=QuasarRules(links=links)) for links in BY_LINKS],
+        "bits": [
+            quasar_run(1_000, 100, topics=162, subscriptions=8, rules=QuasarRules(shape=Shape(bits, hashes)))
+            for bits, hashes in BY_BITS
+        ],
+        "loads": [
+            quasar_run(1_000, 100, rules=QuasarRules(links=3), nearest=True),
+            quasar_run(1_000, 100, rules=QuasarRules(shape=PAPER)),
+            quasar_run(10_000, 40, topics=162, subscriptions=1),
+            quasar_run(1_000, 100, subscriptions=27),
+            quasar_run(1_000, 100, dead=0.2),
+            quasar_run(10_000, 40, dead=0.2),
+        ],
+    }
+
+
+def percents(shares: Sequence[float], digits: int = 1) -> str:
+    """Several shares in one cell."""
+    return " / ".join(f"{share:.{digits}%}" for share in shares)
+
+
+QUASAR_HEADER = ["reached", "worst", "messages", "for each reached", "known already", "hops", "most"]
+
+
+def quasar_cells(one: Figures) -> list[str]:
+    """What every table says of a run."""
+    return [
+        f"**{one['delivery']:.2%}**",
+        f"{one['delivery_worst']:.1%}",
+        f"{one['messages_per_publication']:,.0f}",
+        f"{one['messages_per_delivery']:.1f}",
+        f"{one['duplicates']:.0%}",
+        f"{one['hops_mean']:.1f}",
+        f"{one['hops_max']}",
+    ]
+
+
+def quasar_sizes(figures: Figures) -> str:
+    """One row a size."""
+    header = ["nodes", "subscribers", *QUASAR_HEADER, "filters full to", "topics seen falsely"]
+    rows = [
+        [
+            f"{one['nodes']:,}",
+            f"{one['subscribers_mean']:.1f}",
+            *quasar_cells(one),
+            percents(one["filter_fill"]),
+            percents(one["false_positives"], 2),
+        ]
+        for one in figures["sizes"]
+    ]
+    first = figures["sizes"][0]
+    return (
+        f"{first['topics']} topics, {first['subscriptions']} for each node, {first['publications']} publications a "
+        f"row, seed {first['seed']}, real signatures.\n\n" + table(header, rows)
+    )
+
+
+def quasar_group(group: str, name: str, value: Callable[[Figures], str]) -> Callable[[Figures], str]:
+    """A table of one group of runs, with one more column in front."""
+
+    def made(figures: Figures) -> str:
+        rows = [[f"{one['nodes']:,}", value(one), *quasar_cells(one)] for one in figures[group]]
+        return table(["nodes", name, *QUASAR_HEADER], rows)
+
+    return made
+
+
+def quasar_bits(figures: Figures) -> str:
+    """One row a width."""
+    rows = [
+        [
+            f"{one['filter_bits']:,}",
+            f"{one['filter_hashes']}",
+            f"{one['update_bytes_per_neighbour']:,}",
+            percents(one["filter_fill"]),
+            percents(one["false_positives"], 2),
+            f"{one['messages_per_publication']:,.0f}",
+        ]
+        for one in figures["bits"]
+    ]
+    header = ["bits", "set by a topic", "bytes of an update", "full to", "topics seen falsely", "messages"]
+    return table(header, rows)
+
+
+def quasar_load(one: Figures) -> str:
+    """What is odd about a run, in words."""
+    if one["nearest"]:
+        return f"the {one['links']} nearest by XOR as neighbours (white paper)"
+    if one["filter_bits"] == PAPER.bits:
+        return "filters of 160 bits (white paper)"
+    if one["dead"]:
+        return f"{one['dead']:.0%} of the nodes dead, unnoticed"
+    return f"{one['subscribers_mean']:.0f} subscribers of each topic, {one['topics']} topics"
+
+
+def quasar_image(figures: Figures) -> str:
+    """Delivery over hops allowed."""
+    curves = [
+        Curve(
+            f"{nodes:,} nodes",
+            [(one["ttl"], one["delivery"]) for one in figures["ttl"] if one["nodes"] == nodes],
+            colour,
+        )
+        for colour, nodes in enumerate((1_000, 10_000))
+    ]
+    across = Axis("hops that a publication may make", 2, 20, [(hops, f"{hops}") for hops in range(2, 21, 2)])
+    up = Axis("subscribers reached", 0, 1, [(share / 4, f"{25 * share} %") for share in range(5)])
+    return chart("How far a publication has to go", across, up, curves)
+
+
 PAGES: dict[str, Page] = {
     "detection": Page(
         measure=lambda: detection(Setting(seed=1)),
@@ -339,6 +481,17 @@ PAGES: dict[str, Page] = {
         images={"overlay-growth.svg": overlay_growth_image, "overlay-hostile.svg": overlay_hostile_image},
     ),
     "churn": Page(churn_measured, {"churn": churn_table, "published": published_table}, {}),
+    "quasar": Page(
+        quasar_measured,
+        {
+            "sizes": quasar_sizes,
+            "fanout": quasar_group("fanout", "neighbours that get a copy", lambda one: f"{one['fanout']}"),
+            "links": quasar_group("links", "neighbours asked for", lambda one: f"{one['links']}"),
+            "bits": quasar_bits,
+            "loads": quasar_group("loads", "what is different", quasar_load),
+        },
+        {"quasar.svg": quasar_image},
+    ),
 }
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from stook import config
 from stook.codec import encode
 from stook.config import FarmSettings, NodeSettings, RentSettings, Settings
 from stook.contracts.contract import Settlement
+from stook.contracts.topics import Degree
 from stook.contracts.verdict import Verdict
 from stook.errors import (
     BugError,
     ConfigError,
     CorruptionError,
+    EnvironmentFault,
     NotFoundError,
     ReasonCode,
     RefusedError,
@@ -36,11 +38,12 @@ from stook.errors import (
     UserError,
 )
 from stook.farmer.admission import FarmerTerms
+from stook.farmer.asking import Asking
 from stook.farmer.capacity import CapacityLimits
 from stook.farmer.evidence import find_round, receipt_file
 from stook.farmer.service import Farmer
-from stook.farmer.settings import ChoreIntervals, FarmerSettings, TransferLimits
-from stook.identity.contact import Address, AddressKind, ContactUri, sign_contact
+from stook.farmer.settings import ChoreIntervals, FarmerSettings, MarketSettings, TransferLimits
+from stook.identity.contact import Address, AddressKind, ContactUri, SignedContact, sign_contact
 from stook.identity.keys import NodeKey, node_id_of, phrase_entropy
 from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_secrets, save_secrets
 from stook.identity.pow import solve_puzzle
@@ -48,11 +51,13 @@ from stook.ids import NetworkId, NodeId, PublicKey
 from stook.overlay.contact_book import BookLimits, ContactBook
 from stook.overlay.memory import BlobMemory
 from stook.overlay.publishing import announcement_into, own_records
+from stook.overlay.quasar import QuasarRules
 from stook.overlay.records import SignedRecord
 from stook.overlay.service import OverlayNode, OverlaySettings
 from stook.renter.agent import AgentOptions, LocalAgent
 from stook.renter.audit_rules import AuditRules
 from stook.renter.client import Client
+from stook.renter.market import MarketOptions
 from stook.renter.planner import Spread
 from stook.renter.repairer import RepairSettings
 from stook.shards.erasure import Codec, load_codec
@@ -226,6 +231,17 @@ def _farmer_settings(settings: Settings) -> FarmerSettings:
         ),
         transfers=TransferLimits(max_transfers=farm.max_transfers),
         chores=ChoreIntervals(scrub_round_seconds=config.parse_duration_ms(farm.scrub_interval) / 1000),
+        market=_farmer_market(settings) if farm.market else None,
+    )
+
+
+def _farmer_market(settings: Settings) -> MarketSettings:
+    return MarketSettings(
+        availability=Degree[settings.farm.availability.upper()],
+        speed=Degree[settings.farm.speed.upper()],
+        strategy=Asking(settings.farm.market_discount),
+        rules=QuasarRules(puzzle_bits=settings.node.puzzle_bits),
+        puzzle_nonce=settings.node.puzzle_nonce,
     )
 
 
@@ -237,6 +253,18 @@ def advertised(node: NodeSettings, bound: tuple[str, int]) -> list[Address]:
     """The addresses a node tells others: as set, else where it listens."""
     texts = [config.parse_address(text) for text in node.advertise] or [bound]
     return [Address(AddressKind.DIRECT, host, port or bound[1]) for host, port in texts]
+
+
+def _contact(key: NodeKey, node: NodeSettings, bound: tuple[str, int], clock: SystemClock) -> SignedContact:
+    now_ms = clock.now_ms()
+    return sign_contact(
+        key,
+        network=NetworkId(node.network),
+        addresses=advertised(node, bound),
+        sequence=now_ms,
+        issued_ms=now_ms,
+        puzzle_nonce=node.puzzle_nonce,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +300,12 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
         stack.push_async_callback(endpoint.close)
         bound = await endpoint.listen(*config.parse_address(settings.node.listen))
         addresses = advertised(settings.node, bound)
-        now_ms = clock.now_ms()
-        endpoint.contact = sign_contact(key, network=network, addresses=addresses, sequence=now_ms, issued_ms=now_ms)
+        endpoint.contact = _contact(key, settings.node, bound, clock)
         book = ContactBook(network, _book_limits(settings.node))
+        overlay = None
+        if settings.node.overlay:
+            into_book = announcement_into(book, clock)
+            overlay = _overlay(home, settings.node, endpoint, clock, offload, member=True, on_record=into_book)
         farmer = Farmer(
             key=key,
             network=network,
@@ -287,11 +318,9 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
             free_disk=lambda: shutil.disk_usage(home).free,
             settings=_farmer_settings(settings),
             seeds=[peer_of(uri) for uri in settings.node.seeds],
+            neighbourhood=overlay,
         )
-        overlay = None
-        if settings.node.overlay:
-            into_book = announcement_into(book, clock)
-            overlay = _overlay(home, settings.node, endpoint, clock, offload, member=True, on_record=into_book)
+        if overlay is not None:
             overlay.add_source(own_records(key, endpoint, farmer.announcement, clock, offload))
         endpoint.handle(STATUS_METHOD, _status_handler(farmer, overlay, tree.node_key(*OPERATOR_KEY).public_key))
         await farmer.start()
@@ -458,8 +487,11 @@ def create_renter_home(
     return secrets.phrase()
 
 
-def _agent_options(rent: RentSettings) -> AgentOptions:
+def _agent_options(settings: Settings) -> AgentOptions:
+    rent, node = settings.rent, settings.node
+    market = MarketOptions(rules=QuasarRules(puzzle_bits=node.puzzle_bits), puzzle_nonce=node.puzzle_nonce)
     return AgentOptions(
+        market=market if rent.market else None,
         policy=Policy.parse(rent.code) if rent.code else None,
         spares=rent.spares,
         spread=Spread(rent.spread),
@@ -493,6 +525,15 @@ async def _agent_parts(
         stack.push_async_callback(endpoint.close, grace_seconds=1)
         codec = load_codec()
         log = structlog.get_logger("stook.agent")
+        options = _agent_options(settings)
+        if options.market is not None:
+            try:
+                bound = await endpoint.listen(*config.parse_address(settings.node.listen))
+                endpoint.contact = _contact(key, settings.node, bound, clock)
+            except EnvironmentFault as fault:
+                # Another process of this home listens there, as a rule, and hears offers for both.
+                log.warning("no market: offers cannot be heard", why=str(fault))
+                options = replace(options, market=None)
         overlay = None
         if settings.node.overlay:
             overlay = _overlay(home, settings.node, endpoint, clock, offload, member=False)
@@ -510,7 +551,8 @@ async def _agent_parts(
             codec=codec,
             seeds=[peer_of(uri) for uri in settings.node.seeds],
             sample=None if overlay is None else overlay.sample,
-            options=_agent_options(settings.rent),
+            options=options,
+            neighbourhood=overlay,
             on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
         )
         await agent.open()
@@ -574,12 +616,17 @@ def load_agent_keys(home: Path, passphrase: str | None) -> tuple[NodeKey, bytes]
 
 
 @asynccontextmanager
-async def open_agent(home: Path, *, passphrase: str | None = None, refresh: bool = True) -> AsyncIterator[LocalAgent]:
+async def open_agent(
+    home: Path, *, passphrase: str | None = None, refresh: bool = True, market: bool = False
+) -> AsyncIterator[LocalAgent]:
     """The half without content keys, until the block ends. The home may hold an exported credential alone.
 
-    With `refresh` the farmers known are asked for news first.
+    With `refresh` the farmers known are asked for news first; with `market` it takes part in the open market whatever
+    the settings say.
     """
     settings = config.load_settings(home, "rent")
+    if market:
+        settings = msgspec.structs.replace(settings, rent=msgspec.structs.replace(settings.rent, market=True))
     key, mask_root = load_agent_keys(home, passphrase)
     async with _agent_parts(home, settings, key, mask_root) as (agent, _endpoint, _offload, _codec):
         if refresh:

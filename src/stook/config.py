@@ -87,6 +87,14 @@ class FarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Bytes a second received at most; 0: no limit."""
     scrub_interval: Text = "30 d"
     """How long one pass of the integrity scrub over all shards may take."""
+    market: bool = True
+    """Hear drafts on the open market and answer with offers."""
+    market_discount: Annotated[int, Meta(ge=0, le=100)] = 0
+    """How far below its prices it goes for a renter that bargains, in percent."""
+    availability: Annotated[str, Meta(pattern=r"^(low|medium|high)\Z")] = "medium"
+    """What it claims of itself on the market: up to 50 %, up to 80 %, or more of the time."""
+    speed: Annotated[str, Meta(pattern=r"^(low|medium|high)\Z")] = "medium"
+    """The same in bits per second: up to 6 million, up to 12 million, or more."""
 
 
 class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -115,6 +123,8 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     download_limit: Text = "0"
     drill_per_day: Text = "1 GiB"
     """What restore drills may fetch in a day; above 0."""
+    market: bool = False
+    """Publish drafts on the open market and hear offers; `listen` and `advertise` say where."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -49,6 +49,8 @@ class ReasonCode(enum.IntEnum):
     TOO_MANY_EXCHANGES = 116
     CREDIT_EXCEEDED = 117
     STALE = 118
+    TTL_TOO_HIGH = 120
+    NOT_A_NEIGHBOUR = 121
 
     BAD_TERMS = 200
     PRICE_TOO_LOW = 201
@@ -59,6 +61,9 @@ class ReasonCode(enum.IntEnum):
     WRONG_SETTLEMENT = 206
     CONTRACT_ENDED = 207
     CONSIGN_TOO_LATE = 208
+    PRICE_TOO_HIGH = 209
+    NOT_ASKED = 210
+    NOT_CHOSEN = 211
 
     GRANT_INVALID = 300
     GRANT_WRONG_GRANTEE = 301
@@ -92,6 +97,11 @@ class ReasonCode(enum.IntEnum):
     SHUTTING_DOWN = 900
     INTERNAL = 901
     RATE_LIMITED = 902
+
+
+def named(code: int) -> str:
+    """The name of a code as it came over the wire; newer ones stay numbers."""
+    return ReasonCode(code).name if code in ReasonCode.__members__.values() else f"reason {code}"
 
 
 class StookError(Exception):

@@ -53,6 +53,9 @@ class Tag(enum.Enum):
     SALTED_LEAF = "salted-leaf"
     SALTED_ROOT = "salted-root"
     CERTIFICATE = "restore-certificate"
+    TOPIC = "topic"
+    PUBLICATION = "publication"
+    SOLICITATION = "solicitation"
 
     @property
     def key(self) -> bytes:

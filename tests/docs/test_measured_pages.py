@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from docs.plots import BLOCK, DOCS, PAGES, detected, figures_of, filled
+from docs.plots import BLOCK, DOCS, PAGES, detected, figures_of, filled, quasar_run
 
 from stook.sim.attacks.catalogue import ATTACKS
 from stook.sim.detection import Experiment
@@ -53,3 +53,9 @@ def test_detection_measured_again_gives_the_same() -> None:
     for one in measured:
         again = [experiment.trial(one.fraction, number) for number in range(3)]
         assert again == list(one.rounds[:3]), one.fraction
+
+
+def test_quasar_measured_again_gives_the_same() -> None:
+    first = figures_of("quasar")["sizes"][0]
+    again = quasar_run(first["nodes"], first["publications"])
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}

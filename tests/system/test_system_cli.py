@@ -419,3 +419,17 @@ def test_zz_with_farmers_dead_everything_is_still_there(renter: Renter, network:
     refused = renter.json("put", "-", "late/new", feed=b"x", code=7)
     assert "farmers are needed" in refused["message"]
     renter.run("stat", "late/new", code=3)
+
+
+def test_the_market_brings_offers_of_farmers(renter: Renter) -> None:
+    ran = renter.run("market", "--offers", "3", "--seconds", "20", "--json")
+    *events, found = [json.loads(line) for line in ran.stdout.splitlines()]
+    offers = [event for event in events if event["event"] == "offer"]
+    assert found["kept"] == 3
+    assert len({offer["farmer"] for offer in offers if offer["answer"] == "kept"}) == 3
+    assert all(offer["code"] == "NOT_CHOSEN" for offer in offers if offer["answer"] == "refused")
+    words = renter.run("market", "--offers", "1")
+    assert b"kept, for 10 contracts" in words.stdout
+    assert b"1 kept" in words.stderr
+    for wrong in (("--offers", "65"), ("--shard-size", "3 MiB"), ("--count", "0"), ("--seconds", "0")):
+        assert b"Traceback" not in renter.run("market", *wrong, code=2).stderr

@@ -121,3 +121,25 @@ def test_an_overlay_that_finds_too_little_ends_with_status_1(sim: Stook, monkeyp
         "stook.sim.overlay.overlay", lambda _: {**figures, "lookup_seconds_mean": 1, "contacts_mean": 1}
     )
     assert sim("overlay", "--nodes", "40").code == 1
+
+
+def test_quasar_in_words_and_in_json(sim: Stook) -> None:
+    small = ("quasar", "--nodes", "120", "--publications", "10")
+    found = sim(*small, "--json").json
+    assert found["delivery"] > 0.95
+    for key in ("messages_per_publication", "duplicates", "filter_fill", "hops_mean"):
+        assert key in found
+    words = sim(*small)
+    assert words.code == 0
+    assert "reached" in words.out
+    corner = sim(*small, "--nearest", "--links", "3", "--paper-filters", "--ttl", "6")
+    assert corner.code == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--nodes", "1"), ("--ttl", "21"), ("--fanout", "0"), ("--topics", "163"), ("--links", "0")]
+)
+def test_quasar_says_what_it_cannot_do(sim: Stook, wrong: tuple[str, str]) -> None:
+    ran = sim("quasar", *wrong)
+    assert ran.code == 2
+    assert "Traceback" not in ran.err

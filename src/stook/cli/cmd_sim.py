@@ -9,6 +9,7 @@ import click
 
 from stook.cli.output import emit, plural, say
 from stook.cli.run import json_option
+from stook.cli.sim_quasar import quasar_command
 from stook.errors import UserError
 
 NOT_SHOWN = 1
@@ -215,3 +216,6 @@ def churn_command(farmers: int, months: int, share: float, code: str, objects: i
         say(f"  living farmers condemned      {result['false_positives']}")
     if result["lost"] or result["false_positives"]:
         sys.exit(NOT_SHOWN)
+
+
+sim_command.add_command(quasar_command)

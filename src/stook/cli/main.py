@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "certificate": "cmd_certificate",
     "durability": "cmd_durability",
     "farmers": "cmd_farmers",
+    "market": "cmd_market",
     "agent": "cmd_agent",
     "repair": "cmd_repair",
     "farm": "cmd_farm",

@@ -11,6 +11,7 @@ import enum
 from types import MappingProxyType
 
 CONTRACT_PREFIX = 0x0F
+CAPACITY_PREFIX = 0x0C
 CRITERIA_BYTES = 4
 DAY_MS = 24 * 3_600_000
 MIB = 1 << 20

@@ -11,6 +11,7 @@ import asyncio
 from stook.codec import decode, encode
 from stook.contracts.contract import Contract, Terms
 from stook.contracts.lifecycle import OVER, RESERVING, ContractState, Event
+from stook.contracts.market import Prices, quoted
 from stook.contracts.messages import (
     Announce,
     Cancel,
@@ -38,6 +39,7 @@ from stook.farmer.admission import Accept, Decision, Situation, decide_batch
 from stook.farmer.capacity import CapacityView
 from stook.farmer.herald import Herald
 from stook.farmer.losses import declare_lost
+from stook.farmer.market import MarketDesk
 from stook.farmer.parts import Parts
 from stook.farmer.pulse import Spacing
 from stook.farmer.reaper import WIPE_DEADLINE_SECONDS, wipe
@@ -54,9 +56,10 @@ RENEWALS_REMEMBERED = 65_536
 class ContractDesk:
     """Serves the methods that make, change and end contracts."""
 
-    def __init__(self, parts: Parts, herald: Herald) -> None:
+    def __init__(self, parts: Parts, herald: Herald, market: MarketDesk | None = None) -> None:
         self._parts = parts
         self._herald = herald
+        self._market = market
         self._claiming = asyncio.Lock()
         self._renewals = Spacing(RENEWALS_APART_SECONDS, RENEWALS_REMEMBERED, "this contract was renewed just now")
 
@@ -66,15 +69,20 @@ class ContractDesk:
         """Judge a batch of drafts, reserve the accepted ones in one durable transaction, answer with signatures."""
         drafts = decode(Claim, payload).drafts
         async with self._claiming:  # two claims judged by one picture could promise the same room twice
-            answers = await self._parts.offload(lambda: self._judge_and_reserve(drafts, exchange.peer_key))
-        accepted = sum(1 for answer in answers if not answer.code)
+            prices = self._market.tariff(exchange.peer_key, len(drafts)) if self._market is not None else None
+            answers = await self._parts.offload(lambda: self._judge_and_reserve(drafts, exchange.peer_key, prices))
+            accepted = sum(1 for answer in answers if not answer.code)
+            if self._market is not None and prices is not None:
+                self._market.spend(exchange.peer_key, accepted)
         for answer in answers:
             if answer.code:
                 self._parts.tally.refusals[ReasonCode(answer.code)] += 1
         self._parts.log.debug("claim judged", drafts=len(drafts), accepted=accepted, renter=exchange.peer_id.hex())
         await exchange.reply(encode(ClaimReply(answers)))
 
-    def _judge_and_reserve(self, drafts: tuple[Terms, ...], asker: PublicKey) -> tuple[ClaimAnswer, ...]:
+    def _judge_and_reserve(
+        self, drafts: tuple[Terms, ...], asker: PublicKey, prices: Prices | None
+    ) -> tuple[ClaimAnswer, ...]:
         parts, contracts = self._parts, self._parts.contracts
         view = CapacityView.of(parts.settings.capacity, contracts.totals(), parts.free_disk())
         held: dict[ContractId, HeldContract] = {}
@@ -88,8 +96,9 @@ class ContractDesk:
                     unfilled[draft.shard_root] = other.contract_id
                 else:
                     taken.add(draft.shard_root)
+        announcement = self._herald.announcement(view)
         situation = Situation(
-            announcement=self._herald.announcement(view),
+            announcement=announcement if prices is None else quoted(announcement, prices),
             asker=asker,
             view=view,
             unfilled_bytes=contracts.reserved_by(asker),

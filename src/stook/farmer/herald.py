@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from stook.codec import decode, encode
 from stook.contracts.announcement import Announcement, SignedAnnouncement, sign_announcement
-from stook.contracts.messages import Announce, Done, Method
+from stook.contracts.messages import (
+    MAX_ANNOUNCEMENTS,
+    Announce,
+    ContactsReply,
+    ContactsRequest,
+    Done,
+    Method,
+)
 from stook.errors import PeerError, ReasonCode, RefusedError
 from stook.farmer.admission import announcement_of
 from stook.farmer.capacity import CapacityView
@@ -51,6 +59,23 @@ class Herald:
     async def signed(self) -> SignedAnnouncement:
         """The announcement of this moment, signed."""
         return await self._parts.offload(lambda: sign_announcement(self.announcement(), self._parts.key))
+
+    async def ask_seeds(self) -> None:
+        """Learn from the seeds whom else they know: neighbours for publish and subscribe, where there is no overlay."""
+        request = encode(ContactsRequest(limit=MAX_ANNOUNCEMENTS))
+        for seed in self._seeds:
+            try:
+                reply = await self._endpoint.call(
+                    seed, Method.CONTACTS, request, deadline_seconds=ANNOUNCE_DEADLINE_SECONDS
+                )
+                found = decode(ContactsReply, reply).announcements
+            except PeerError as error:
+                self._parts.log.info("seed not asked", seed=seed.node_id.hex(), why=str(error))
+                continue
+            for signed in found:
+                if signed.node_id != self._parts.key.node_id:
+                    with suppress(PeerError):
+                        self._parts.book.add(signed, now_ms=self._parts.clock.now_ms())
 
     async def tell_seeds(self) -> int:
         """Announce to every seed, one after another; how many took it. A seed that does not is logged, no more."""

@@ -21,6 +21,7 @@ from stook.farmer.handlers import ContractDesk, NoticeDesk
 from stook.farmer.herald import Herald
 from stook.farmer.lanes import Lanes
 from stook.farmer.losses import Confessor, declare_missing
+from stook.farmer.market import MarketStall
 from stook.farmer.mover import Mover
 from stook.farmer.parts import AnnouncementBook, Parts
 from stook.farmer.reaper import reap
@@ -32,6 +33,7 @@ from stook.farmer.status import AuditStatus, ExitStatus, FarmerStatus, ScrubRepo
 from stook.farmer.transfers import TransferDesk
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId
+from stook.overlay.pubsub import Neighbourhood
 from stook.storage.ports import ContractStore, ShardStore
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 
@@ -60,6 +62,7 @@ class Farmer:
         free_disk: Callable[[], int],
         settings: FarmerSettings,
         seeds: Sequence[Peer] = (),
+        neighbourhood: Neighbourhood | None = None,
         log: FilteringBoundLogger | None = None,
     ) -> None:
         self._parts = Parts(
@@ -98,6 +101,12 @@ class Farmer:
             "move": Chore("move", intervals.move_seconds, self.move, self._chore_failed),
         }
         """By name, to pause and to step."""
+        self._stall: MarketStall | None = None
+        if settings.market is not None:
+            self._stall = MarketStall(
+                self._parts, endpoint, self._herald, settings.market, neighbourhood, self._chore_failed
+            )
+            self.chores = {**self.chores, **self._stall.chores}
 
     # --- beginning and end -------------------------------------------------------------------------------------------
 
@@ -127,11 +136,15 @@ class Farmer:
         self._accepting = True
         self._tasks = [asyncio.create_task(chore.run(), name=f"farmer-{name}") for name, chore in self.chores.items()]
         self.chores["announce"].trigger()
+        if self._stall is not None:
+            self.chores["gossip"].trigger()
         return report
 
     async def stop(self, *, grace_seconds: float = 10.0) -> bool:
         """Refuse new work with SHUTTING_DOWN and let requests under way finish; whether all did within the grace."""
         self._accepting = False
+        if self._stall is not None:
+            self._stall.pubsub.close()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -148,8 +161,9 @@ class Farmer:
     # --- serving -----------------------------------------------------------------------------------------------------
 
     def _handlers(self) -> dict[str, Handler]:
+        stall = self._stall
         contracts, notices, transfers = (
-            ContractDesk(self._parts, self._herald),
+            ContractDesk(self._parts, self._herald, None if stall is None else stall.desk),
             NoticeDesk(self._parts, self._herald),
             TransferDesk(self._parts),
         )
@@ -168,6 +182,7 @@ class Farmer:
             AuditMethod.AUDIT_RECEIPT: audits.receipt,
             AuditMethod.HEARTBEAT: audits.heartbeat,
             MoveMethod.MOVE: self._mover.move,
+            **({} if stall is None else stall.pubsub.handlers()),
         }
 
     def _guarded(self, method: str, handler: Handler) -> Handler:
@@ -285,6 +300,7 @@ class Farmer:
                 moves_failed=moves.failed,
                 finished=bool(parts.leaving.by_ms) and not left,
             ),
+            market=None if self._stall is None else self._stall.status(),
             requests=dict(tally.requests),
             refusals={code.name: count for code, count in sorted(tally.refusals.items())},
             announced_ms=tally.announced_ms,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from stook.contracts.topics import Degree
 from stook.farmer.admission import FarmerTerms
+from stook.farmer.asking import Asking, FarmerStrategy
 from stook.farmer.capacity import CapacityLimits
+from stook.overlay.pubsub import PubSubTiming
+from stook.overlay.quasar import QuasarRules
 
 MIB = 1 << 20
 
@@ -73,6 +77,23 @@ class ChoreIntervals:
 
 
 @dataclass(frozen=True, slots=True)
+class MarketSettings:
+    """How a farmer takes part in the open market."""
+
+    availability: Degree = Degree.MEDIUM
+    """What it claims of itself: drafts that ask for more are not for it."""
+    speed: Degree = Degree.MEDIUM
+    strategy: FarmerStrategy = field(default_factory=Asking)
+    rules: QuasarRules = field(default_factory=QuasarRules)
+    timing: PubSubTiming = field(default_factory=PubSubTiming)
+    puzzle_nonce: int = 0
+    advertise_seconds: float = 900.0
+    """How often its capacity is published."""
+    max_talks: int = 8
+    """Renters that it talks to at once; drafts heard meanwhile are passed over."""
+
+
+@dataclass(frozen=True, slots=True)
 class FarmerSettings:
     """Everything about one farmer."""
 
@@ -81,3 +102,5 @@ class FarmerSettings:
     transfers: TransferLimits = field(default_factory=TransferLimits)
     chores: ChoreIntervals = field(default_factory=ChoreIntervals)
     audits: AuditLimits = field(default_factory=AuditLimits)
+    market: MarketSettings | None = None
+    """None: it is claimed at directly, and takes no part in the open market."""

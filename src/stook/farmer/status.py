@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stook.errors import ReasonCode
+from stook.errors import ReasonCode, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,49 @@ class Tally:
     requests: Counter[str] = field(default_factory=Counter)
     refusals: Counter[ReasonCode] = field(default_factory=Counter)
     last_scrub: ScrubReport | None = None
+
+
+@dataclass(slots=True)
+class MarketTally:
+    """What came of the market since the start."""
+
+    drafts_heard: int = 0
+    offers_made: int = 0
+    """Rounds counted singly."""
+    offers_kept: int = 0
+    passed_over: Counter[ReasonCode] = field(default_factory=Counter)
+    """Drafts that we made no offer for, by our own reason."""
+    refused: Counter[int] = field(default_factory=Counter)
+    """Offers that renters refused, by their reason."""
+    unreachable: int = 0
+    advertised: int = 0
+
+    def status(self, neighbours: int) -> MarketStatus:
+        """For people and programs, with names instead of numbers."""
+        return MarketStatus(
+            neighbours=neighbours,
+            drafts_heard=self.drafts_heard,
+            offers_made=self.offers_made,
+            offers_kept=self.offers_kept,
+            passed_over={code.name: count for code, count in sorted(self.passed_over.items())},
+            refused={named(code): count for code, count in sorted(self.refused.items())},
+            unreachable=self.unreachable,
+            advertised=self.advertised,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MarketStatus:
+    """The open market since start."""
+
+    neighbours: int
+    drafts_heard: int
+    offers_made: int
+    offers_kept: int
+    passed_over: Mapping[str, int]
+    refused: Mapping[str, int]
+    unreachable: int
+    advertised: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +139,8 @@ class FarmerStatus:
     reaped: int
     audits: AuditStatus
     exit: ExitStatus
+    market: MarketStatus | None
+    """None: it takes no part."""
     requests: Mapping[str, int]
     refusals: Mapping[str, int]
     """Refusals since start by reason code name."""

@@ -19,20 +19,24 @@ from stook.chore import Chore
 from stook.clock import Clock, Entropy, Offload
 from stook.contracts.contract import Contract
 from stook.contracts.grant import Operation, SignedGrant, issue_grant
+from stook.contracts.market import Prices
 from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
 from stook.contracts.verdict import Verdict
 from stook.errors import EnvironmentFault, MisbehaviourError, NotEnoughError, ReasonCode
 from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey, SegmentId
+from stook.overlay.pubsub import Neighbourhood
 from stook.renter.answers import Answer
 from stook.renter.audit_rules import AuditRules
 from stook.renter.auditor import Auditor
+from stook.renter.bargain import Bargain
 from stook.renter.book import FarmerBook
 from stook.renter.caretaker import Caretaker, CareTiming
 from stook.renter.claims import ClaimDesk, ClaimTiming
 from stook.renter.drafts import DAY_MS, HOUR_MS, DraftRules
 from stook.renter.durability_facts import farmer_facts, held_segments
 from stook.renter.farmer_record import FarmerRecord, record_of
+from stook.renter.market import Market, MarketOptions
 from stook.renter.mover import Mover
 from stook.renter.outlook import FarmerFacts, HeldSegment
 from stook.renter.planner import Candidate, Spread, independent_domains, shards_taken
@@ -82,6 +86,8 @@ class AgentOptions:
     care: CareTiming = field(default_factory=CareTiming)
     audits: AuditRules = field(default_factory=AuditRules)
     repair: RepairSettings = field(default_factory=RepairSettings)
+    market: MarketOptions | None = None
+    """None: farmers are found by seeds alone. Else the endpoint has to listen, and to say where."""
 
     @property
     def lapsing_within_ms(self) -> int:
@@ -112,6 +118,7 @@ class LocalAgent:
         farmers: Sequence[Peer] = (),
         sample: Sample | None = None,
         options: AgentOptions = AgentOptions(),
+        neighbourhood: Neighbourhood | None = None,
         on_error: Callable[[str, Exception], None] = _silent,
     ) -> None:
         self._key = key
@@ -145,6 +152,7 @@ class LocalAgent:
             clock=clock,
             entropy=entropy,
             timing=options.claims,
+            thrift=0.0 if options.market is None else options.market.thrift,
         )
         self._claimed: OrderedDict[ContractId, Contract] = OrderedDict()
         self._fresh: set[SegmentId] = set()
@@ -216,15 +224,35 @@ class LocalAgent:
             Chore("renew", care.renew_seconds, self.renewer.renew_due, on_error),
             Chore("tidy", care.tidy_seconds, self.tidy, on_error),
         )
+        self.market: Market | None = None
+        if options.market is not None:
+            limits = Prices(self.rules.max_storage_price_per_gib_hour, self.rules.max_download_price_per_gib)
+            self.market = Market(
+                endpoint=endpoint,
+                key=key,
+                network=network,
+                clock=clock,
+                book=self.book,
+                rules=self.rules,
+                strategy=options.market.strategy or Bargain(limits, spread=options.spread),
+                options=options.market,
+                neighbourhood=neighbourhood,
+                on_error=on_error,
+            )
+            self.chores = (*self.chores, *self.market.chores)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Read what earlier runs learned. No network call."""
         await self.book.load()
+        if self.market is not None:
+            self.market.serve()
 
     async def aclose(self) -> None:
         """Write what was learned; when that fails it is only reported, for what was done before is done."""
+        if self.market is not None:
+            self.market.pubsub.close()
         try:
             await self.book.flush()
         except EnvironmentFault as error:

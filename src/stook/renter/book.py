@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from stook.audits.containment import Silence, we_are_offline
 from stook.audits.score import Entry, Retrieved, Transferred
 from stook.clock import Clock, Offload
-from stook.contracts.announcement import SignedAnnouncement, is_fresh, verify_announcement
+from stook.contracts.announcement import Announcement, SignedAnnouncement, is_fresh, verify_announcement
+from stook.contracts.market import Prices, quoted
 from stook.errors import MisbehaviourError
 from stook.ids import NetworkId, NodeId
 from stook.renter.drafts import GoingRates
@@ -41,6 +42,15 @@ class _Lately:
     seconds: float = 0.0
 
 
+@dataclass(slots=True)
+class _Quote:
+    """What one farmer offered us on the open market."""
+
+    prices: Prices
+    count: int
+    valid_until_ms: int
+
+
 class FarmerBook:
     """Farmers by node id. Methods without ``async`` touch memory only."""
 
@@ -59,6 +69,7 @@ class FarmerBook:
         self._dossiers: dict[NodeId, Dossier] = {}
         self._lately: dict[NodeId, _Lately] = defaultdict(_Lately)
         self._typical_speed = 0.0
+        self._quotes: dict[NodeId, _Quote] = {}
 
     async def load(self) -> None:
         """Read what earlier runs learned."""
@@ -205,6 +216,44 @@ class FarmerBook:
         """The newest announcement, or None."""
         return self._known.get(farmer)
 
+    def keep_quote(self, farmer: NodeId, prices: Prices, count: int, valid_until_ms: int) -> None:
+        """The farmer offered so many contracts at these prices; in memory only, for minutes."""
+        self._quotes[farmer] = _Quote(prices, count, valid_until_ms)
+
+    def drop_quote(self, farmer: NodeId) -> None:
+        """The farmer does not stand by it."""
+        self._quotes.pop(farmer, None)
+
+    def _quote(self, farmer: NodeId) -> _Quote | None:
+        quote = self._quotes.get(farmer)
+        return quote if quote and quote.count > 0 and quote.valid_until_ms > self._clock.now_ms() else None
+
+    def quoted_count(self, farmer: NodeId) -> int:
+        """How many contracts it would make at the prices that it offered us; 0 without an offer."""
+        quote = self._quote(farmer)
+        return 0 if quote is None else quote.count
+
+    def spend_quote(self, farmer: NodeId, count: int) -> None:
+        """So many contracts were made at the offered prices."""
+        if (quote := self._quotes.get(farmer)) is not None:
+            quote.count -= count
+
+    def quotes_for(self, count: int) -> int:
+        """How many farmers have offered so many contracts, or more, and stand by it."""
+        for farmer in [farmer for farmer in self._quotes if self._quote(farmer) is None]:
+            del self._quotes[farmer]
+        return sum(quote.count >= count for quote in self._quotes.values())
+
+    def tariff(self, signed: SignedAnnouncement) -> Announcement:
+        """What drafts for this farmer are made by: its announcement, at the prices that it offered us, if any."""
+        quote = self._quote(signed.node_id)
+        return signed.announcement if quote is None else quoted(signed.announcement, quote.prices)
+
+    def announcements(self) -> list[SignedAnnouncement]:
+        """The newest announcement of everyone who announced itself lately."""
+        now = self._clock.now_ms()
+        return [signed for signed in self._known.values() if is_fresh(signed.announcement, now)]
+
     def peer(self, farmer: NodeId) -> Peer:
         """Whom to call; without a known address only a session the farmer opened can reach it."""
         signed = self._known.get(farmer)
@@ -236,7 +285,7 @@ class FarmerBook:
     def _candidate(self, signed: SignedAnnouncement, now_ms: int, promised_bytes: int) -> Candidate:
         dossier = self.dossier(signed.node_id)
         return candidate_of(
-            signed.announcement,
+            self.tariff(signed),
             self.standing(signed.node_id),
             dossier.score,
             dossier.silence,

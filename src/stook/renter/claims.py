@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 
 from stook.clock import Clock, Entropy
 from stook.codec import decode, encode
+from stook.contracts.announcement import Announcement
 from stook.contracts.contract import Contract
 from stook.contracts.messages import MAX_BATCH, Claim, ClaimReply, Method
 from stook.contracts.negotiation import Declined, countersign, read_claim_reply
-from stook.errors import PeerError, ReasonCode
+from stook.errors import PeerError, ReasonCode, named
 from stook.identity.keys import NodeKey
 from stook.ids import NodeId
+from stook.renter.bargain import thrifty
 from stook.renter.book import FarmerBook
 from stook.renter.drafts import DraftRules, draft
 from stook.renter.planner import Candidate, Demand, Spread, choose
@@ -94,6 +96,7 @@ class ClaimDesk:
         clock: Clock,
         entropy: Entropy,
         timing: ClaimTiming = ClaimTiming(),
+        thrift: float = 0.0,
     ) -> None:
         self._endpoint = endpoint
         self._key = key
@@ -104,6 +107,7 @@ class ClaimDesk:
         self._clock = clock
         self._entropy = entropy
         self._timing = timing
+        self._thrift = thrift
 
     def demand(self, k: int, count: int, shard_bytes: int) -> Demand:
         """What placement is asked for under this agent's rules."""
@@ -146,7 +150,7 @@ class ClaimDesk:
             if not need.missing:
                 continue
             choice = choose(
-                self._book.candidates(),
+                thrifty(self._book.candidates(), self._thrift),
                 self.demand(need.facts.k, len(need.missing), need.facts.shard_bytes),
                 holders=need.holders,
                 excluding=frozenset(need.barred),
@@ -178,8 +182,11 @@ class ClaimDesk:
 
     async def _ask(self, farmer: NodeId, wants: Sequence[_Want]) -> None:
         try:
-            for at in range(0, len(wants), MAX_BATCH):
-                await self._ask_batch(farmer, wants[at : at + MAX_BATCH])
+            at = 0
+            while at < len(wants):
+                size = min(MAX_BATCH, self._book.quoted_count(farmer) or MAX_BATCH)
+                await self._ask_batch(farmer, wants[at : at + size])
+                at += size
         except (PeerError, asyncio.CancelledError) as error:
             # The farmer may have reserved; without our consign its reservation lapses by itself.
             self._note(farmer, ok=False)
@@ -194,9 +201,15 @@ class ClaimDesk:
         if signed is None:
             return
         now = self._clock.now_ms()
+        tariff = self._book.tariff(signed)
+        if self._too_dear(tariff):
+            # Its offer, for which it was chosen, is used up, and it asks more of everybody else.
+            for want in wants:
+                self._fail(farmer, want)
+            return
         drafts = tuple(
             draft(
-                signed.announcement,
+                tariff,
                 want.need.facts.roots[want.index],
                 want.need.facts.shard_bytes,
                 self._memo(want.need.facts, want.index, want.need.copy),
@@ -214,16 +227,29 @@ class ClaimDesk:
         answers = read_claim_reply(drafts, decode(ClaimReply, reply))
         for want, answer in zip(wants, answers, strict=True):
             if isinstance(answer, Declined):
-                self._declined(farmer, want, answer)
+                self._declined(farmer, want, answer, offered=tariff is not signed.announcement)
                 continue
             contract = countersign(answer.terms, answer.farmer_signature, self._key)
             want.need.won.append(Won(want.index, farmer, contract))
             want.need.missing.remove(want.index)
             want.need.holders.append(self._book.candidate(farmer))
+        if tariff is not signed.announcement:
+            self._book.spend_quote(farmer, sum(isinstance(answer, Contract) for answer in answers))
         self._note(farmer, ok=True)
 
-    def _declined(self, farmer: NodeId, want: _Want, answer: Declined) -> None:
-        want.need.refusals[f"farmer {farmer.hex()[:16]} declined: {_named(answer.code)} {answer.detail}"] = None
+    def _too_dear(self, tariff: Announcement) -> bool:
+        return (
+            tariff.storage_price_per_gib_hour > self._rules.max_storage_price_per_gib_hour
+            or tariff.download_price_per_gib > self._rules.max_download_price_per_gib
+        )
+
+    def _declined(self, farmer: NodeId, want: _Want, answer: Declined, *, offered: bool) -> None:
+        want.need.refusals[f"farmer {farmer.hex()[:16]} declined: {named(answer.code)} {answer.detail}"] = None
+        if answer.code == ReasonCode.PRICE_TOO_LOW and offered:
+            # It forgot what it offered, in a restart perhaps; it may be asked again at the price that it announces.
+            self._book.drop_quote(farmer)
+            self._book.promise(farmer, -want.need.facts.shard_bytes)
+            return
         self._fail(farmer, want)
         if answer.code in _FULL:
             # Its announcement is out of date: take it as full until it announces itself again.
@@ -252,7 +278,3 @@ class ClaimDesk:
                 shard_bytes=facts.shard_bytes,
             ),
         )
-
-
-def _named(code: int) -> str:
-    return ReasonCode(code).name if code in ReasonCode.__members__.values() else f"reason {code}"

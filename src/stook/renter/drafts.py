@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from stook.contracts.announcement import Announcement
 from stook.contracts.contract import CONTRACT_VERSION, AuditStrategy, AuditTerms, Contract, Settlement, Terms
+from stook.contracts.market import NOBODY, OPEN_ROOT, Prices
 from stook.contracts.renewal import next_revision
 from stook.contracts.topics import criteria_of
 from stook.ids import NetworkId, PublicKey, ShardRoot
@@ -82,6 +83,35 @@ class GoingRates:
             statistics.median_low(each.storage_price_per_gib_hour for each in offers),
             statistics.median_low(each.download_price_per_gib for each in offers),
         )
+
+
+def market_draft(rules: DraftRules, shard_bytes: int, criteria: bytes, bid: Prices, now_ms: int) -> Terms:
+    """The terms for any shard of this size at any farmer, for the open market (`stook.contracts.market`)."""
+    return Terms(
+        version=CONTRACT_VERSION,
+        network=rules.network,
+        renter_key=rules.renter_key,
+        renter_index=rules.renter_index,
+        farmer_key=NOBODY,
+        farmer_index=0,
+        shard_root=OPEN_ROOT,
+        shard_size_bytes=shard_bytes,
+        begin_ms=now_ms,
+        end_ms=now_ms + rules.duration_ms,
+        consign_by_ms=now_ms + min(rules.consign_within_ms, rules.duration_ms),
+        audit=rules.audit,
+        storage_price_per_gib_hour=bid.storage_price_per_gib_hour,
+        download_price_per_gib=bid.download_price_per_gib,
+        settlement=rules.settlement,
+        payment_destination=rules.payment_destination,
+        criteria=criteria,
+        absences=(),
+        collateral=0,
+        grace_ms=rules.grace_ms,
+        memo=b"",
+        revision=0,
+        origin=b"",
+    )
 
 
 def renewal_terms(

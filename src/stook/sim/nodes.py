@@ -162,7 +162,7 @@ class SimFarmer:
         world = self._world
         endpoint = _endpoint(world, self.host, self.key, self.clock, self._entropy, self.adversary)
         await endpoint.listen(self.host, PORT)
-        endpoint.contact = self._contact()
+        endpoint.contact = _contact(world, self.key, self.host, self.clock)
         farmer = Farmer(
             key=self.key,
             network=world.network_id,
@@ -197,16 +197,6 @@ class SimFarmer:
             await self._farmer.stop(grace_seconds=0)
             await self._endpoint.close(grace_seconds=0)
             self._farmer = self._endpoint = None
-
-    def _contact(self) -> SignedContact:
-        now_ms = self.clock.now_ms()
-        return sign_contact(
-            self.key,
-            network=self._world.network_id,
-            addresses=self.peer.addresses,
-            sequence=now_ms,
-            issued_ms=now_ms,
-        )
 
     def __repr__(self) -> str:
         played = f" as {type(self.adversary).__name__}" if self.adversary is not None else ""
@@ -274,6 +264,9 @@ class SimRenter:
         """Bring it up on the databases that it had, and let it look for farmers."""
         world = self._world
         self._endpoint = _endpoint(world, self.host, self.key, self.clock, self._entropy, None)
+        if self.options.market is not None:
+            await self._endpoint.listen(self.host, PORT)
+            self._endpoint.contact = _contact(world, self.key, self.host, self.clock)
         self._agent = LocalAgent(
             endpoint=self._endpoint,
             key=self.key,
@@ -344,6 +337,12 @@ class SimRenter:
         for task in loops:
             task.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+
+
+def _contact(world: World, key: NodeKey, host: str, clock: VirtualClock) -> SignedContact:
+    now_ms = clock.now_ms()
+    addresses = (Address(AddressKind.DIRECT, host, PORT),)
+    return sign_contact(key, network=world.network_id, addresses=addresses, sequence=now_ms, issued_ms=now_ms)
 
 
 def _endpoint(

@@ -1,0 +1,145 @@
+"""What a farmer asks for on the open market, and whom it calls to say so. Pure.
+
+Strategies are values with one function; `Asking` is the one that is shipped. All of them are bounded from both sides:
+never above what the farmer announces to everybody, never below its floor.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stook.contracts.announcement import Announcement
+from stook.contracts.market import MAX_ROUNDS, Prices, asked
+from stook.ids import PublicKey
+
+MINUTE_MS = 60_000
+
+
+class FarmerStrategy(Protocol):
+    """How a farmer bargains."""
+
+    def offer(self, announcement: Announcement, wanted: Prices, turn: int) -> Prices | None:
+        """What to offer in this round, 0 first, to a renter that last said `wanted`; None: nothing any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Begins with the announced price and comes down, in even steps, to its floor; takes what is between."""
+
+    discount_percent: int = 0
+    """How far below the announced prices the floor lies."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.discount_percent <= 100:
+            raise ValueError("a discount is 0 to 100 percent")
+
+    def floor(self, announcement: Announcement) -> Prices:
+        """The least it takes."""
+        return self._at(announcement, MAX_ROUNDS - 1)
+
+    def offer(self, announcement: Announcement, wanted: Prices, turn: int) -> Prices | None:
+        """See `FarmerStrategy`. A bid at or above the announced price is answered with the announced price."""
+        most, least = asked(announcement), self.floor(announcement)
+        if not 0 <= turn < MAX_ROUNDS:
+            return None
+        if turn and least.within(wanted):
+            # The renter named a price that we can live with: take it, and no more than everybody pays.
+            return Prices(
+                min(most.storage_price_per_gib_hour, wanted.storage_price_per_gib_hour),
+                min(most.download_price_per_gib, wanted.download_price_per_gib),
+            )
+        return self._at(announcement, turn)
+
+    def _at(self, announcement: Announcement, turn: int) -> Prices:
+        percent = self.discount_percent * turn // (MAX_ROUNDS - 1)
+        most = asked(announcement)
+        return Prices(_less(most.storage_price_per_gib_hour, percent), _less(most.download_price_per_gib, percent))
+
+
+def _less(price: int, percent: int) -> int:
+    return -(-price * (100 - percent) // 100)
+
+
+@dataclass(slots=True)
+class Quote:
+    """Prices that bind the farmer towards one renter."""
+
+    prices: Prices
+    valid_until_ms: int
+    count: int
+    """Contracts that may still be made at them."""
+
+
+class Quotes:
+    """The offers that were made and not refused, by renter; in memory, bounded, the newest of each renter.
+
+    A farmer that restarts has forgotten them; a claim at their prices is then refused PRICE_TOO_LOW.
+    """
+
+    def __init__(self, most: int = 4096) -> None:
+        self._most = most
+        self._quotes: OrderedDict[PublicKey, Quote] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._quotes)
+
+    def give(self, renter: PublicKey, quote: Quote) -> None:
+        """Bind ourselves."""
+        self._quotes[renter] = quote
+        self._quotes.move_to_end(renter)
+        while len(self._quotes) > self._most:
+            self._quotes.popitem(last=False)
+
+    def take_back(self, renter: PublicKey, quote: Quote) -> None:
+        """It was refused; a newer one stays."""
+        if self._quotes.get(renter) is quote:
+            del self._quotes[renter]
+
+    def open_to(self, renter: PublicKey, count: int, now_ms: int) -> Quote | None:
+        """What holds for so many drafts of this renter now."""
+        quote = self._quotes.get(renter)
+        if quote is None or quote.valid_until_ms < now_ms or quote.count < count:
+            return None
+        return quote
+
+
+class Callers:
+    """Which strangers a farmer calls: nobody twice about the same, no host that did not answer lately.
+
+    Anybody may publish a draft with somebody else's address. So a host that does not turn out to be the renter is left
+    alone for a while, whoever names it: a farmer can be made to try an address, and no more than once.
+    """
+
+    def __init__(self, rest_ms: int = 10 * MINUTE_MS, most: int = 4096) -> None:
+        self._rest_ms = rest_ms
+        self._most = most
+        self._answered: OrderedDict[bytes, int] = OrderedDict()
+        self._resting: OrderedDict[str, int] = OrderedDict()
+
+    def first_time(self, solicitation: bytes, now_ms: int) -> bool:
+        """Whether it was not answered yet; from now on it is."""
+        _drop_old(self._answered, now_ms)
+        if solicitation in self._answered or len(self._answered) >= self._most:
+            return False
+        self._answered[solicitation] = now_ms + self._rest_ms
+        return True
+
+    def may_call(self, hosts: Iterable[str], now_ms: int) -> bool:
+        """Whether none of these hosts failed us lately."""
+        _drop_old(self._resting, now_ms)
+        return len(self._resting) < self._most and not any(host in self._resting for host in hosts)
+
+    def failed(self, hosts: Iterable[str], now_ms: int) -> None:
+        """Nobody there, or somebody else."""
+        for host in hosts:
+            self._resting[host] = now_ms + self._rest_ms
+            self._resting.move_to_end(host)
+
+
+def _drop_old(known: OrderedDict[Any, int], now_ms: int) -> None:
+    while known and next(iter(known.values())) < now_ms:
+        known.popitem(last=False)
