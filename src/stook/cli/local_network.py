@@ -1,4 +1,6 @@
-"""A network of farmer processes on this machine's loopback, for the demo, the benchmarks and the system tests.
+"""A network of farmer processes on this machine, for the demo, the benchmarks and the system tests.
+
+They serve on loopback, or each at a place of its own: a network namespace with an address (`bench.netns`).
 
 Every farmer is an ordinary `stook farm run` with a home of its own. It stops when its standard input closes, so that
 none outlives the process that started it, however that one ends.
@@ -14,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +38,23 @@ def free_loopback_ports(count: int) -> list[int]:
             item.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a farmer serves, and what goes before its command line so that it runs there (``nsenter …``)."""
+
+    host: str
+    port: int
+    prefix: tuple[str, ...] = ()
+
+
 @dataclass
 class FarmerProcess:
-    """One farmer: its home, its contact URI, and its process while it runs."""
+    """One farmer: its home, its contact URI, where it runs, and its process while it does."""
 
     name: str
     home: Path
     uri: str
+    place: Place
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,17 +64,27 @@ class FarmerProcess:
 
 
 class LocalNetwork:
-    """Farmers on loopback. `start` them, `kill` some, `stop` the rest; the first one is everybody's seed."""
+    """Farmers on loopback, or at `places`. `start` them, `kill` some, `stop` the rest; the first is everybody's seed."""
 
-    def __init__(self, root: Path, *, farmers: int, capacity: str, log_level: str = "warning") -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        farmers: int,
+        capacity: str,
+        log_level: str = "warning",
+        places: Sequence[Place] | None = None,
+    ) -> None:
         from stook.assembly import create_farmer_home
         from stook.config import FarmSettings, NodeSettings
 
         self.farmers: list[FarmerProcess] = []
-        for number, port in enumerate(free_loopback_ports(farmers), 1):
+        if places is None:
+            places = [Place("127.0.0.1", port) for port in free_loopback_ports(farmers)]
+        for number, place in enumerate(places[:farmers], 1):
             name = f"farmer-{number:02d}"
             node = NodeSettings(
-                listen=f"127.0.0.1:{port}",
+                listen=f"{place.host}:{place.port}",
                 seeds=(self.farmers[0].uri,) if self.farmers else (),
                 log_level=log_level,
                 max_nodes_per_network=0,
@@ -75,7 +98,7 @@ class LocalNetwork:
                 min_duration="1 min",
             )
             home = root / name
-            self.farmers.append(FarmerProcess(name, home, create_farmer_home(home, node, farm)))
+            self.farmers.append(FarmerProcess(name, home, create_farmer_home(home, node, farm), place))
 
     @property
     def seeds(self) -> tuple[str, ...]:
@@ -127,7 +150,7 @@ class LocalNetwork:
         self.stop()
 
     def _spawn(self, farmer: FarmerProcess) -> None:
-        command = [sys.executable, "-m", "stook.cli.main", "--home", str(farmer.home)]
+        command = [*farmer.place.prefix, sys.executable, "-m", "stook.cli.main", "--home", str(farmer.home)]
         with (farmer.home / "farmer.log").open("ab") as log:
             farmer.process = subprocess.Popen(
                 [*command, "farm", "run", "--json", "--with-parent"],
