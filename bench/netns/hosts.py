@@ -18,6 +18,7 @@ SUBNET = "10.77.0"
 BROADCAST = f"{SUBNET}.255"
 MAX_HOSTS = 200
 QUEUE_PACKETS = 100_000
+CONGESTION_CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
 
 
 class NotPermittedError(Exception):
@@ -89,6 +90,9 @@ class Hosts:
         if not self._netem(pids):
             self._pump(pids)
         for host in self.hosts:
+            # What most machines come with, or its like, whatever this one has been tuned to.
+            choice = f"echo cubic > {CONGESTION_CONTROL} || echo reno > {CONGESTION_CONTROL}"
+            _do(*host.prefix, "sh", "-c", choice)
             _do(*host.prefix, "ip", "addr", "add", f"{host.address}/24", "brd", BROADCAST, "dev", "eth0")
             _do(*host.prefix, "ip", "link", "set", "eth0", "up")
 

@@ -53,6 +53,10 @@ class Tag(enum.Enum):
     SALTED_LEAF = "salted-leaf"
     SALTED_ROOT = "salted-root"
     CERTIFICATE = "restore-certificate"
+    MEMBERSHIP = "membership"
+    INVITE = "invite"
+    INVITE_CODE = "invite-code"
+    BEACON = "beacon"
 
     @property
     def key(self) -> bytes:
