@@ -103,7 +103,9 @@ def main() -> int:
         return 0
     if os.geteuid() and USER_NAMESPACE not in os.environ:
         os.environ[USER_NAMESPACE] = "1"
-        os.execvp("unshare", ["unshare", "--user", "--map-root-user", sys.executable, "-m", "bench.netns", *sys.argv[1:]])
+        os.execvp(
+            "unshare", ["unshare", "--user", "--map-root-user", sys.executable, "-m", "bench.netns", *sys.argv[1:]]
+        )
     try:
         figures = outside(given)
     except NotPermittedError as error:

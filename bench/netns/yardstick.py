@@ -1,6 +1,6 @@
 """What the line itself gives: round trips, and one plain TCP stream under each of the kernel's congestion controls.
 
-    python -m bench.netns.yardstick serve HOST | send HOST CONTROL SECONDS
+python -m bench.netns.yardstick serve HOST | send HOST CONTROL SECONDS
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,10 @@ from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_se
 from stook.identity.pow import solve_puzzle
 from stook.ids import NetworkId, NodeId, PublicKey
 from stook.overlay.contact_book import BookLimits, ContactBook
+from stook.overlay.memory import BlobMemory
+from stook.overlay.publishing import announcement_into, own_records
+from stook.overlay.records import SignedRecord
+from stook.overlay.service import OverlayNode, OverlaySettings
 from stook.renter.agent import AgentOptions, LocalAgent
 from stook.renter.auditor import AuditRules
 from stook.renter.client import Client
@@ -55,6 +59,7 @@ from stook.shards.erasure import Codec, load_codec
 from stook.shards.geometry import Policy
 from stook.storage import fsck
 from stook.storage.agent_store import SqlAgentStore
+from stook.storage.blobs import FileBlobs
 from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.database import copy_database
@@ -70,6 +75,7 @@ CONTRACTS_FILE = "contracts.db"
 AGENT_FILE = "agent.db"
 CATALOG_FILE = "catalog.db"
 UPLOADS_LOCK_FILE = "uploads.lock"
+OVERLAY_FOLDER = "overlay"
 STATUS_METHOD = "STATUS"
 """Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
 MAX_ROUNDS = 1_000_000
@@ -156,6 +162,33 @@ def _endpoint(key: NodeKey, node: NodeSettings, limits: Limits, clock: SystemClo
     )
 
 
+def _overlay(
+    home: Path,
+    node: NodeSettings,
+    endpoint: Endpoint,
+    clock: SystemClock,
+    offload: ThreadOffload,
+    *,
+    member: bool,
+    on_record: Callable[[SignedRecord], None] = lambda _: None,
+) -> OverlayNode:
+    log = structlog.get_logger("stook.overlay")
+    return OverlayNode(
+        endpoint=endpoint,
+        network=NetworkId(node.network),
+        clock=clock,
+        entropy=system_entropy,
+        offload=offload,
+        memory=BlobMemory(FileBlobs(home / OVERLAY_FOLDER)),
+        seeds=[peer_of(uri) for uri in node.seeds],
+        settings=OverlaySettings(
+            member=member, share_network=not node.max_nodes_per_network, puzzle_bits=node.puzzle_bits
+        ),
+        on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
+        on_record=on_record,
+    )
+
+
 # ----------------------------------------------------------------------------------------------------------- farmer
 
 
@@ -212,6 +245,7 @@ class RunningFarmer:
 
     farmer: Farmer
     uri: str
+    overlay: OverlayNode | None = None
 
 
 @asynccontextmanager
@@ -240,23 +274,32 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
         addresses = advertised(settings.node, bound)
         now_ms = clock.now_ms()
         endpoint.contact = sign_contact(key, network=network, addresses=addresses, sequence=now_ms, issued_ms=now_ms)
+        book = ContactBook(network, _book_limits(settings.node))
         farmer = Farmer(
             key=key,
             network=network,
             endpoint=endpoint,
             shards=shards,
             contracts=contracts,
-            book=ContactBook(network, _book_limits(settings.node)),
+            book=book,
             clock=clock,
             offload=offload,
             free_disk=lambda: shutil.disk_usage(home).free,
             settings=_farmer_settings(settings),
             seeds=[peer_of(uri) for uri in settings.node.seeds],
         )
-        endpoint.handle(STATUS_METHOD, _status_handler(farmer, tree.node_key(*OPERATOR_KEY).public_key))
+        overlay = None
+        if settings.node.overlay:
+            into_book = announcement_into(book, clock)
+            overlay = _overlay(home, settings.node, endpoint, clock, offload, member=True, on_record=into_book)
+            overlay.add_source(own_records(key, endpoint, farmer.announcement, clock, offload))
+        endpoint.handle(STATUS_METHOD, _status_handler(farmer, overlay, tree.node_key(*OPERATOR_KEY).public_key))
         await farmer.start()
         stack.push_async_callback(farmer.stop)
-        yield RunningFarmer(farmer, str(ContactUri(addresses[0], key.node_id)))
+        if overlay is not None:
+            await overlay.start()
+            stack.push_async_callback(overlay.stop)
+        yield RunningFarmer(farmer, str(ContactUri(addresses[0], key.node_id)), overlay)
 
 
 def usage() -> dict[str, float]:
@@ -266,12 +309,13 @@ def usage() -> dict[str, float]:
     return {"cpu_seconds": used.ru_utime + used.ru_stime, "peak_rss_mib": used.ru_maxrss * unit / (1 << 20)}
 
 
-def _status_handler(farmer: Farmer, operator: PublicKey) -> Handler:
+def _status_handler(farmer: Farmer, overlay: OverlayNode | None, operator: PublicKey) -> Handler:
     async def answer(exchange: Exchange, _payload: bytes) -> None:
         if exchange.peer_key != operator:
             raise RefusedError(ReasonCode.WRONG_IDENTITY, "a farmer's status is for its own operator")
         status = (await farmer.status()).as_json()
-        await exchange.reply(json.dumps({**status, **usage()}).encode())
+        found = None if overlay is None else overlay.status()
+        await exchange.reply(json.dumps({**status, "overlay": found, **usage()}).encode())
 
     return answer
 
@@ -449,6 +493,11 @@ async def _agent_parts(
         stack.push_async_callback(endpoint.close, grace_seconds=1)
         codec = load_codec()
         log = structlog.get_logger("stook.agent")
+        overlay = None
+        if settings.node.overlay:
+            overlay = _overlay(home, settings.node, endpoint, clock, offload, member=False)
+            await overlay.start()
+            stack.push_async_callback(overlay.stop)
         agent = LocalAgent(
             endpoint=endpoint,
             key=key,
@@ -460,6 +509,7 @@ async def _agent_parts(
             offload=offload,
             codec=codec,
             seeds=[peer_of(uri) for uri in settings.node.seeds],
+            sample=None if overlay is None else overlay.sample,
             options=_agent_options(settings.rent),
             on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
         )
@@ -510,6 +560,7 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
         stack.push_async_callback(client.aclose)
         if refresh:
             await agent.refresh()
+            await agent.discover_if_needed()
         yield Renter(client, agent, settings, key)
 
 
@@ -533,6 +584,7 @@ async def open_agent(home: Path, *, passphrase: str | None = None, refresh: bool
     async with _agent_parts(home, settings, key, mask_root) as (agent, _endpoint, _offload, _codec):
         if refresh:
             await agent.refresh()
+            await agent.discover_if_needed()
         yield agent
 
 

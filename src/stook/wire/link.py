@@ -78,6 +78,8 @@ class Link:
         self.peer_key = PublicKey(b"")
         self.member_until_ms = FOR_EVER_MS
         """Until when the peer belongs to our private grid; 0 for a stranger. In an open network nobody asks."""
+        self.dialled: tuple[str, int] | None = None
+        """The host and port that we called; None when the peer called us."""
         self.writable = True
         self.request_bytes = 0
         """Request payloads that handlers hold now."""
