@@ -64,7 +64,7 @@ class FarmerProcess:
 
 
 class LocalNetwork:
-    """Farmers on loopback, or at `places`. `start` them, `kill` some, `stop` the rest; the first is everybody's seed."""
+    """Farmers on loopback, or at `places`. `start`, `kill` and `stop` them; the first one is everybody's seed."""
 
     def __init__(
         self,

@@ -198,6 +198,13 @@ class OverlayNode:
             self.chores["publish"].trigger()
             return len(self.table)
 
+    async def meet(self, peer: Peer) -> None:
+        """Somebody was heard near by: a way in for who is alone, and one more contact for who is not."""
+        if len(self.table):
+            await self._enter(peer)
+        else:
+            await self.join((peer,))
+
     # --- finding -----------------------------------------------------------------------------------------------------
 
     async def find_node(self, target: NodeId) -> tuple[SignedContact, ...]:
