@@ -122,7 +122,7 @@ class Lookup:
             self._learn(contact, known, known.path)
 
     def failed(self, node: Node) -> None:
-        """A node did not answer, or not as it should."""
+        """A node did not answer, or not yet, or not as it should. Should it answer later, that counts all the same."""
         self._settle(node, _State.FAILED)
 
     def result(self) -> list[Node]:
@@ -145,22 +145,28 @@ class Lookup:
             known = self._known[node.number] = _Known(node, node.number ^ self._aim, hop)
             if self._pool is not None:
                 insort(self._pool, known)
-        elif node.contact.contact.sequence > known.node.contact.contact.sequence and known.state is not _State.ASKED:
-            known.node = node
-            if known.state is _State.FAILED:
-                known.state = None  # it was asked where it is no more
-        if namer is not None and namer not in known.namers:
+        elif known.node is not node:
+            self._update(known, node)
+        if namer is not None and (not known.namers or known.namers[-1] is not namer):
             known.namers.append(namer)
         if path < self.rules.paths and node.number not in self._listed[path]:
             self._listed[path].add(node.number)
             insort(self._shortlists[path], known)
 
+    def _update(self, known: _Known, node: Node) -> None:
+        """Somebody has a newer contact of a node."""
+        newer = node.contact.contact.sequence > known.node.contact.contact.sequence
+        if newer and known.state in (None, _State.FAILED):
+            known.node, known.network = node, node.network
+            known.state = None  # if it was asked, it was asked where it is no more
+
     def _settle(self, node: Node, state: _State) -> _Known | None:
         known = self._known.get(node.number)
-        if known is None or known.state is not _State.ASKED:
+        if known is None or known.path < 0 or known.state in (state, _State.ANSWERED):
             return None
+        if known.state is _State.ASKED:
+            self._waiting[known.path] -= 1
         known.state = state
-        self._waiting[known.path] -= 1
         for namer in known.namers:
             self._credit.setdefault(namer.node.number, Counter())[state is _State.ANSWERED] += 1
         return known

@@ -23,7 +23,8 @@ from stook.wire.endpoint import Endpoint, Peer, Reached
 
 MAX_TABLE_CONTACT_BYTES = 1024
 CALL_SECONDS = 5.0
-LOOKUP_SECONDS = 90.0
+PATIENCE_SECONDS = 2.0
+"""After so long a lookup asks somebody else too; the answer still counts when it comes."""
 OUTAGE_MS = 60_000
 """With nobody heard for so long, failures are our own line's."""
 MAX_CANDIDATES = 256
@@ -72,6 +73,7 @@ class Searcher:
         self._checked: OrderedDict[SignedContact, bool] = OrderedDict()
         self._strangers: OrderedDict[NodeId, None] = OrderedDict()
         """Nodes that serve no overlay."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._reached: OrderedDict[NodeId, str] = OrderedDict()
 
     # --- what is heard -----------------------------------------------------------------------------------------------
@@ -154,41 +156,37 @@ class Searcher:
         lookup = Lookup(target, self.table.own_id, [*nearest, *start], rules)
         found = Found(lookup, [])
         answers: asyncio.Queue[tuple[Node, list[Node] | None]] = asyncio.Queue()
-        tasks: set[asyncio.Task[None]] = set()
+        loop = asyncio.get_running_loop()
+        waiting: set[NodeId] = set()
 
         async def one(node: Node) -> None:
-            answers.put_nowait((node, await self._ask_for(node, target, found, value=value)))
+            patience = loop.call_later(PATIENCE_SECONDS, answers.put_nowait, (node, None))
+            contacts = await self._ask_for(node, target, found, value=value)
+            patience.cancel()
+            answers.put_nowait((node, contacts))
 
-        def begin(work: Coroutine[Any, Any, None]) -> None:
-            task = asyncio.get_running_loop().create_task(work)
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-        waiting = 0
-        try:
-            async with asyncio.timeout(LOOKUP_SECONDS):
-                while True:
-                    for node in lookup.next_nodes():
-                        waiting += 1
-                        begin(one(node))
-                    if not waiting:
-                        break
-                    node, contacts = await answers.get()
-                    waiting -= 1
-                    if contacts is None:
-                        lookup.failed(node)
-                    else:
-                        lookup.answered(node, contacts, network=self._reached.get(node.node_id, ""))
-        except TimeoutError:
-            pass  # what was found by then
-        finally:
-            rest = list(tasks)
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
+        while True:
+            for node in lookup.next_nodes():
+                waiting.add(node.node_id)
+                self._spawn(one(node))
+            if not waiting:
+                break
+            node, contacts = await answers.get()
+            waiting.discard(node.node_id)
+            if contacts is None:
+                lookup.failed(node)
+            else:
+                lookup.answered(node, contacts, network=self._reached.get(node.node_id, ""))
         self.table.looked_up(target, now_ms=self._clock.now_ms())
         found.nodes = lookup.result()
         return found
+
+    async def close(self) -> None:
+        """End the requests that nobody waits for any more."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -207,6 +205,11 @@ class Searcher:
             return None
         found.records[node.node_id] = tuple(one for one in answer.records if self._is_record(one, target))
         return self.acceptable(answer.contacts)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _is_record(self, signed: SignedRecord, key: bytes) -> bool:
         if signed.key != OverlayKey(key):

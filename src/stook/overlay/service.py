@@ -173,6 +173,7 @@ class OverlayNode:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._searcher.close()
         try:
             await self.remember()
         except EnvironmentFault as error:
