@@ -75,42 +75,50 @@ class LocalNetwork:
         log_level: str = "warning",
         places: Sequence[Place] | None = None,
     ) -> None:
-        from stook.assembly import create_farmer_home
-        from stook.config import FarmSettings, NodeSettings
-
+        self._root = root
+        self._capacity = capacity
+        self._log_level = log_level
         self.farmers: list[FarmerProcess] = []
         if places is None:
             places = [Place("127.0.0.1", port) for port in free_loopback_ports(farmers)]
-        for number, place in enumerate(places[:farmers], 1):
-            name = f"farmer-{number:02d}"
-            node = NodeSettings(
-                listen=f"{place.host}:{place.port}",
-                seeds=(self.farmers[0].uri,) if self.farmers else (),
-                log_level=log_level,
-                max_nodes_per_network=0,
-            )
-            farm = FarmSettings(
-                capacity=capacity,
-                min_free_disk="64 MiB",
-                max_reserved_per_renter=capacity,
-                operator=name,
-                failure_domain=name,
-                min_duration="1 min",
-            )
-            home = root / name
-            self.farmers.append(FarmerProcess(name, home, create_farmer_home(home, node, farm), place))
+        for place in places[:farmers]:
+            self._add(place, (self.farmers[0].uri,) if self.farmers else ())
+
+    def add(self, seeds: tuple[str, ...]) -> FarmerProcess:
+        """One more farmer, which enters by `seeds`; it does not run yet. See `start`."""
+        return self._add(Place("127.0.0.1", free_loopback_ports(1)[0]), seeds)
+
+    def _add(self, place: Place, seeds: tuple[str, ...]) -> FarmerProcess:
+        from stook.assembly import create_farmer_home
+        from stook.config import FarmSettings, NodeSettings
+
+        name = f"farmer-{len(self.farmers) + 1:02d}"
+        node = NodeSettings(
+            listen=f"{place.host}:{place.port}", seeds=seeds, log_level=self._log_level, max_nodes_per_network=0
+        )
+        farm = FarmSettings(
+            capacity=self._capacity,
+            min_free_disk="64 MiB",
+            max_reserved_per_renter=self._capacity,
+            operator=name,
+            failure_domain=name,
+            min_duration="1 min",
+        )
+        home = self._root / name
+        self.farmers.append(FarmerProcess(name, home, create_farmer_home(home, node, farm), place))
+        return self.farmers[-1]
 
     @property
     def seeds(self) -> tuple[str, ...]:
         """Contact URIs to enter the network by."""
         return (self.farmers[0].uri,)
 
-    def start(self) -> None:
-        """Start every farmer that does not run and wait until all serve.
+    def start(self, farmers: Sequence[FarmerProcess] | None = None) -> None:
+        """Start every farmer, or those named, that does not run and wait until all serve.
 
         Raises `EnvironmentFault` with the end of its log when one does not come up.
         """
-        waiting = [farmer for farmer in self.farmers if not farmer.alive]
+        waiting = [farmer for farmer in (self.farmers if farmers is None else farmers) if not farmer.alive]
         deadline = time.monotonic() + START_DEADLINE_SECONDS
         if self.farmers[0] in waiting:
             # The seed first, so that everybody else finds it up.
