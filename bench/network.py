@@ -3,8 +3,8 @@
     python -m bench.network [--farmers 30] [--size "8 MiB"]
 
 Every farmer is a process with one contact URI in its settings, that of the first; the renter too. They find one another
-through the overlay. Then the first is killed for good, and everything has to go on: what is stored is read, more is stored, a farmer that
-dies and comes back gets in by what it remembers, a new farmer and a new renter get in by another node.
+through the overlay. Then the first is killed for good, and everything has to go on: what is stored is read, more is
+stored, a farmer that dies and comes back gets in by what it remembers, a new farmer and a new renter by another node.
 One JSON object on standard output; exit status 0 only if all of it worked.
 """
 

@@ -43,6 +43,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--code", default="")
     parser.add_argument("--delay", type=float, default=80.0, help="milliseconds each way")
     parser.add_argument("--loss", type=float, default=1.0, help="percent of the packets each way")
+    parser.add_argument("--lan", action="store_true", help="no seeds: everybody is found by beacons")
+    parser.add_argument("--line-seconds", type=float, default=6.0, help="how long the line itself is measured; 0: not")
     parser.add_argument("--keep", action="store_true", help="leave the directories behind")
     return parser.parse_args()
 
@@ -51,12 +53,12 @@ def outside(given: argparse.Namespace) -> dict[str, Any]:
     """Make the hosts, run the story on the first of them, take the hosts down."""
     with Hosts(given.farmers + 1, Line(given.delay, given.loss)) as made:
         client, *farmers = made.hosts
-        line = yardstick.measure(client, farmers[0])
+        line = yardstick.measure(client, farmers[0], given.line_seconds) if given.line_seconds else {}
         places = [[host.address, FARMER_PORT, *host.prefix] for host in farmers]
         began = time.monotonic()
         told = subprocess.run(
             [*client.prefix, sys.executable, "-m", "bench.netns", *sys.argv[1:]],
-            env={**os.environ, INSIDE: json.dumps(places)},
+            env={**os.environ, INSIDE: json.dumps({"client": client.address, "farmers": places})},
             stdout=subprocess.PIPE,
             check=False,
         )
@@ -72,7 +74,7 @@ def outside(given: argparse.Namespace) -> dict[str, Any]:
         }
 
 
-def inside(given: argparse.Namespace, places: list[Place]) -> dict[str, Any]:
+def inside(given: argparse.Namespace, client: str, places: list[Place]) -> dict[str, Any]:
     """The demo, told by one who is on a host himself."""
     configure_logging("error")
     code = tuple(int(part) for part in given.code.split("/")) if given.code else None
@@ -86,7 +88,9 @@ def inside(given: argparse.Namespace, places: list[Place]) -> dict[str, Any]:
     root = Path(tempfile.mkdtemp(prefix="stook-netns-"))
     picture = Lines()
     try:
-        network = LocalNetwork(root, farmers=plan.farmers, capacity="4 GiB", places=places)
+        network = LocalNetwork(
+            root, farmers=plan.farmers, capacity="4 GiB", places=places, lan=client if given.lan else ""
+        )
         with network, picture:
             figures = asyncio.run(Demo(plan, root, network, picture).run())
     finally:
@@ -98,8 +102,9 @@ def inside(given: argparse.Namespace, places: list[Place]) -> dict[str, Any]:
 def main() -> int:
     given = arguments()
     if INSIDE in os.environ:
-        places = [Place(host, port, tuple(prefix)) for host, port, *prefix in json.loads(os.environ[INSIDE])]
-        print(json.dumps(inside(given, places)))
+        told = json.loads(os.environ[INSIDE])
+        places = [Place(host, port, tuple(prefix)) for host, port, *prefix in told["farmers"]]
+        print(json.dumps(inside(given, told["client"], places)))
         return 0
     if os.geteuid() and USER_NAMESPACE not in os.environ:
         os.environ[USER_NAMESPACE] = "1"

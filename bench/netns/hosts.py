@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 SUBNET = "10.77.0"
 BROADCAST = f"{SUBNET}.255"
@@ -157,17 +156,3 @@ def _do(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NotPermittedError(f"{' '.join(command)}: {done.stderr.strip()[-300:]}")
-
-
-def leftovers() -> list[str]:
-    """Processes of this kind that still run, for the test that nothing is left."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"bench.netns" in line:
-                found.append(line.replace(b"\0", b" ").decode(errors="replace"))
-    return found

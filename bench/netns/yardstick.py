@@ -15,12 +15,11 @@ from typing import Any
 from bench.netns.hosts import Host
 
 PORT = 7070
-SECONDS = 6.0
 PIECE_BYTES = 1 << 16
 CONTROLS = ("cubic", "bbr")
 
 
-def measure(here: Host, there: Host) -> dict[str, Any]:
+def measure(here: Host, there: Host, seconds: float) -> dict[str, Any]:
     """``rtt_ms``, and ``tcp_cubic_mb_s``, ``tcp_bbr_mb_s`` (null where the kernel has it not) from here to there."""
     module = (sys.executable, "-m", "bench.netns.yardstick")
     server = subprocess.Popen([*there.prefix, *module, "serve", there.address], stdin=subprocess.PIPE, stdout=-1)
@@ -29,7 +28,7 @@ def measure(here: Host, there: Host) -> dict[str, Any]:
         server.stdout.readline()
         figures: dict[str, Any] = {}
         for control in CONTROLS:
-            command = [*here.prefix, *module, "send", there.address, control, str(SECONDS)]
+            command = [*here.prefix, *module, "send", there.address, control, str(seconds)]
             told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
             figures["rtt_ms"] = told["rtt_ms"]
             figures[f"tcp_{control}_mb_s"] = told["mb_s"]

@@ -129,7 +129,7 @@ class Demo:
         home = self._root / "renter"
         create_renter_home(
             home,
-            NodeSettings(seeds=self._network.seeds, max_nodes_per_network=0, log_level="error"),
+            NodeSettings(seeds=self._network.seeds, lan=self._network.lan, max_nodes_per_network=0, log_level="error"),
             RentSettings(
                 # Repair begins with the first shard that is missed, and waits for nobody: a demo has no half a day.
                 code=f"{self.plan.k}/{self.plan.n}/{self.plan.n}/{self.plan.n}",
@@ -137,7 +137,7 @@ class Demo:
                 repair_patience="0 s",
             ),
         )
-        # It is told of nobody but one seed, and asks that one for a way into the overlay, not whom it knows.
+        # It is told of nobody but one seed, or hears beacons: for it they are a way into the overlay and no more.
         async with open_renter(home, refresh=False) as renter:
             await self._meet(renter)
             await renter.client.make_bucket(BUCKET)

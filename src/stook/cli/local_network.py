@@ -74,15 +74,18 @@ class LocalNetwork:
         capacity: str,
         log_level: str = "warning",
         places: Sequence[Place] | None = None,
+        lan: str = "",
     ) -> None:
+        """With `lan`, the renter's interface, nobody has a seed: all find one another by beacons on the local link."""
         self._root = root
         self._capacity = capacity
         self._log_level = log_level
+        self.lan = lan
         self.farmers: list[FarmerProcess] = []
         if places is None:
             places = [Place("127.0.0.1", port) for port in free_loopback_ports(farmers)]
         for place in places[:farmers]:
-            self._add(place, (self.farmers[0].uri,) if self.farmers else ())
+            self._add(place, self.seeds)
 
     def add(self, seeds: tuple[str, ...]) -> FarmerProcess:
         """One more farmer, which enters by `seeds`; it does not run yet. See `start`."""
@@ -94,7 +97,11 @@ class LocalNetwork:
 
         name = f"farmer-{len(self.farmers) + 1:02d}"
         node = NodeSettings(
-            listen=f"{place.host}:{place.port}", seeds=seeds, log_level=self._log_level, max_nodes_per_network=0
+            listen=f"{place.host}:{place.port}",
+            seeds=seeds,
+            lan=place.host if self.lan else "",
+            log_level=self._log_level,
+            max_nodes_per_network=0,
         )
         farm = FarmSettings(
             capacity=self._capacity,
@@ -110,8 +117,8 @@ class LocalNetwork:
 
     @property
     def seeds(self) -> tuple[str, ...]:
-        """Contact URIs to enter the network by."""
-        return (self.farmers[0].uri,)
+        """Contact URIs to enter the network by: one, or none where beacons do."""
+        return (self.farmers[0].uri,) if self.farmers and not self.lan else ()
 
     def start(self, farmers: Sequence[FarmerProcess] | None = None) -> None:
         """Start every farmer, or those named, that does not run and wait until all serve.
