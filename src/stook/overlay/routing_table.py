@@ -237,8 +237,13 @@ class RoutingTable:
         """Whether it would do any good to find out that this node answers where it says that it is."""
         network = node.network
         distance = node.number ^ self._own
-        if not distance or node.number in self._entries:
+        if not distance:
             return False
+        known = self._entries.get(node.number)
+        if known is not None:
+            old, new = known.node.contact.contact, node.contact.contact
+            # It says that it has moved: what it answers on an old session proves nothing of where it can be called.
+            return new.sequence > old.sequence and new.addresses != old.addresses
         bucket = self._buckets.get(distance.bit_length() - 1)
         if bucket is None:
             return self._has_room(network)
