@@ -15,6 +15,7 @@ from stook.contracts.lifecycle import STEPS, ContractState, Event
 from stook.contracts.messages import Method
 from stook.contracts.move import MoveMethod
 from stook.errors import ReasonCode
+from stook.overlay.messages import OverlayMethod
 from stook.wire.endpoint import PING, PROBE
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -100,6 +101,7 @@ def test_every_code_named_exists(page: str) -> None:
         - set(Method)
         - set(AuditMethod)
         - set(MoveMethod)
+        - set(OverlayMethod)
     )
     assert words <= set(ReasonCode.__members__)
 

@@ -63,9 +63,6 @@ class _Known:
         self.path = -1
         """Which path asked it."""
 
-    def __lt__(self, other: _Known) -> bool:
-        return self.distance < other.distance
-
 
 class Lookup:
     """A search for `target`, from `start`, the nearest that the own table has.
@@ -83,11 +80,12 @@ class Lookup:
         self._aim = int.from_bytes(target, "big")
         self._own = int.from_bytes(own_id, "big")
         self._known: dict[int, _Known] = {}
-        self._shortlists: list[list[_Known]] = [[] for _ in range(rules.paths)]
+        self._shortlists: list[list[tuple[int, _Known]]] = [[] for _ in range(rules.paths)]
+        """By distance, what each path knows."""
         self._listed: list[set[int]] = [set() for _ in range(rules.paths)]
         self._waiting = [0] * (rules.paths + 1)
         """Nodes that each path has asked and that did not answer yet; the last place is the end's, for all together."""
-        self._pool: list[_Known] | None = None
+        self._pool: list[tuple[int, _Known]] | None = None
         """All that is known, once the paths have ended."""
         self._credit: dict[int, Counter[bool]] = {}
         """Of those that each answerer named: how many answered, how many failed."""
@@ -106,7 +104,7 @@ class Lookup:
             for path in range(self.rules.paths):
                 asked += self._ask(path, self.rules.alpha)
             if not asked and not any(self._waiting):
-                self._pool = sorted(self._known.values())
+                self._pool = sorted((known.distance, known) for known in self._known.values())
         if self._pool is not None:
             asked += self._ask(self.rules.paths, self.rules.alpha * self.rules.paths)
         return asked
@@ -144,14 +142,14 @@ class Lookup:
             hop = 1 if namer is None else namer.hop + 1
             known = self._known[node.number] = _Known(node, node.number ^ self._aim, hop)
             if self._pool is not None:
-                insort(self._pool, known)
+                insort(self._pool, (known.distance, known))
         elif known.node is not node:
             self._update(known, node)
         if namer is not None and (not known.namers or known.namers[-1] is not namer):
             known.namers.append(namer)
         if path < self.rules.paths and node.number not in self._listed[path]:
             self._listed[path].add(node.number)
-            insort(self._shortlists[path], known)
+            insort(self._shortlists[path], (known.distance, known))
 
     def _update(self, known: _Known, node: Node) -> None:
         """Somebody has a newer contact of a node."""
@@ -188,14 +186,14 @@ class Lookup:
             return []
         if path == self.rules.paths:
             return [known for known in self._nearest(self._pool or [], self.rules.k) if known.state is None]
-        mine = (known for known in self._shortlists[path] if known.path in (-1, path))
+        mine = (each for each in self._shortlists[path] if each[1].path in (-1, path))
         return [known for known in self._nearest(mine, self.rules.width) if known.state is None]
 
-    def _nearest(self, among: Iterable[_Known], count: int) -> Iterator[_Known]:
+    def _nearest(self, among: Iterable[tuple[int, _Known]], count: int) -> Iterator[_Known]:
         """The nearest `count` that may be there, no network too often, nobody whom only liars named."""
         cap = self.rules.max_per_network
         networks: Counter[str] = Counter()
-        for known in among:
+        for _, known in among:
             if known.state is _State.FAILED or (known.state is None and self._is_doubtful(known)):
                 continue
             if cap is not None:
@@ -215,5 +213,5 @@ class Lookup:
         return credit is not None and credit[False] >= self.rules.distrust_after and credit[False] > 2 * credit[True]
 
     def _nearest_answered(self) -> Iterator[_Known]:
-        answered = sorted(known for known in self._known.values() if known.state is _State.ANSWERED)
+        answered = sorted((known.distance, known) for known in self._known.values() if known.state is _State.ANSWERED)
         return self._nearest(answered, self.rules.k)

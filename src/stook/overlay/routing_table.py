@@ -99,10 +99,11 @@ class Seen:
 class _Entry:
     """A contact in the table."""
 
-    __slots__ = ("distance", "failures", "network", "node", "place", "seen_ms", "sibling")
+    __slots__ = ("distance", "failures", "network", "node", "number", "place", "seen_ms", "sibling")
 
     def __init__(self, node: Node, distance: int, network: str, seen_ms: int) -> None:
         self.node = node
+        self.number = node.number
         self.distance = distance
         self.network = network
         self.seen_ms = seen_ms
@@ -169,6 +170,12 @@ class RoutingTable:
         self._refresh(entry, entry.node, now_ms)
         return True
 
+    def renewed(self, node: Node) -> None:
+        """A known node has a newer contact with the same addresses."""
+        entry = self._entries.get(node.number)
+        if entry is not None and node.contact.contact.addresses == entry.node.contact.contact.addresses:
+            entry.node = max(entry.node, node, key=lambda one: one.contact.contact.sequence)
+
     def failed(self, node_id: NodeId) -> bool:
         """A node did not answer; whether it was struck out. Somebody of the cache follows at once."""
         entry = self._entries.get(int.from_bytes(node_id, "big"))
@@ -206,15 +213,18 @@ class RoutingTable:
     def closest(self, target: bytes, count: int, *, without: NodeId | None = None) -> list[Node]:
         """The `count` nodes nearest `target`, nearest first."""
         aim = int.from_bytes(target, "big")
+        skipped = -1 if without is None else int.from_bytes(without, "big")
         found: list[tuple[int, Node]] = []
         for group in self._outwards(aim):
-            found += sorted(
-                (entry.node.number ^ aim, entry.node)
+            some = [
+                (entry.number ^ aim, entry.node)
                 for bucket in group
                 for entries in (bucket.members, bucket.near)
                 for entry in entries
-                if entry.node.node_id != without
-            )
+                if entry.number != skipped
+            ]
+            some.sort()
+            found += some
             if len(found) >= count:
                 break
         return [node for _, node in found[:count]]
@@ -239,11 +249,10 @@ class RoutingTable:
         distance = node.number ^ self._own
         if not distance:
             return False
-        known = self._entries.get(node.number)
-        if known is not None:
-            old, new = known.node.contact.contact, node.contact.contact
-            # It says that it has moved: what it answers on an old session proves nothing of where it can be called.
-            return new.sequence > old.sequence and new.addresses != old.addresses
+        entry = self._entries.get(node.number)
+        if entry is not None:
+            text, known = node.contact.contact, entry.node.contact.contact
+            return text.sequence > known.sequence and text.addresses != known.addresses
         bucket = self._buckets.get(distance.bit_length() - 1)
         if bucket is None:
             return self._has_room(network)

@@ -71,6 +71,8 @@ class Searcher:
         self._share_network = share_network
         self._on_candidate = on_candidate
         self._checked: OrderedDict[SignedContact, bool] = OrderedDict()
+        self._doubted: list[tuple[NodeId, int]] = []
+        """Who did not answer while nobody did."""
         self._strangers: OrderedDict[NodeId, None] = OrderedDict()
         """Nodes that serve no overlay."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,6 +93,7 @@ class Searcher:
         if reached is not None and at_home:
             self._saw(node, network_of(reached.remote_host, reached.port))
         else:
+            self.table.renewed(node)
             self._consider(node)
 
     def called(self, peer: NodeId) -> None:
@@ -268,13 +271,21 @@ class Searcher:
     def _answered(self, node: Node) -> None:
         now_ms = self._clock.now_ms()
         self.heard_ms = now_ms
-        if not self.table.heard(node.node_id, now_ms=now_ms):
-            self._consider(node)
+        doubted, self._doubted = self._doubted, []
+        for node_id, since_ms in doubted:
+            if now_ms - since_ms < OUTAGE_MS:
+                self.table.failed(node_id)
+        self.table.heard(node.node_id, now_ms=now_ms)
+        self._consider(node)
 
     def _failed(self, node: Node) -> None:
+        """Count a failure, once somebody else answers within a minute of it: else it may be our own line."""
+        now_ms = self._clock.now_ms()
         self.candidates.pop(node.node_id, None)
-        if self._clock.now_ms() - self.heard_ms < OUTAGE_MS:
+        if now_ms - self.heard_ms < OUTAGE_MS:
             self.table.failed(node.node_id)
+        else:
+            self._doubted = [*self._doubted[-MAX_CANDIDATES:], (node.node_id, now_ms)]
 
     def _is_stranger(self, node_id: NodeId) -> None:
         self.table.forget(node_id)

@@ -41,7 +41,9 @@ _CHECKED_AT_ONCE = 8
 _REFRESHED_AT_ONCE = 4
 _REPLICATED_AT_ONCE = 512
 _MENDED = 2
-_OLD_MS = 10 * 60_000
+_OLD_MS = 30 * 60_000
+_SILENT_MS = 10 * 60_000
+_ASKED_IN_SILENCE = 4
 _PUBLISH_AGAIN_MS = 6 * HOUR_MS
 _SAMPLE_LOOKUPS = 8
 
@@ -127,6 +129,7 @@ class OverlayNode:
         self._tasks: set[asyncio.Task[object]] = set()
         self._joining = asyncio.Lock()
         self._probing = False
+        self._looked_home_ms = 0
         every = settings.intervals
         self.chores: Mapping[str, Chore] = {
             "check": Chore("check", every.check, self.check, on_error),
@@ -192,6 +195,7 @@ class OverlayNode:
                     heard += contacts or ()
             if not answered and not len(self.table):
                 return 0
+            self._looked_home_ms = self._clock.now_ms()
             await self._searcher.search(self.node_id, self._lookup_rules, start=heard)
             await self._check_candidates()
             for index in self.table.unrefreshed_since(self._clock.now_ms() - HOUR_MS):
@@ -257,8 +261,10 @@ class OverlayNode:
             target = self._entropy(NODE_ID_BYTES)
             for node in (await self._search(target, self._quick_rules)).nodes:
                 found.setdefault(node.node_id, node.contact)
-            if len(found) >= count or len(found) == before:
+            if len(found) >= count or (len(found) == before and len(found) >= len(self.table)):
                 break
+        for node in self.table.neighbours():  # in a small network, all that there are
+            found.setdefault(node.node_id, node.contact)
         return tuple(found.values())[:count]
 
     def status(self) -> dict[str, int]:
@@ -282,19 +288,26 @@ class OverlayNode:
         await self._check_candidates()
 
     async def refresh(self) -> None:
-        """Look near the own id, and in buckets near which nobody looked for an hour."""
+        """Look near the own id, and in buckets, near which nobody looked for an hour."""
         if not len(self.table):
             return
-        before_ms = self._clock.now_ms() - HOUR_MS
-        await self._searcher.search(self.node_id, self._lookup_rules)
+        now_ms = self._clock.now_ms()
+        before_ms = now_ms - HOUR_MS
+        if self._looked_home_ms <= before_ms:
+            self._looked_home_ms = now_ms
+            await self._searcher.search(self.node_id, self._lookup_rules)
         for index in self.table.unrefreshed_since(before_ms)[:_REFRESHED_AT_ONCE]:
             await self._refresh_bucket(index)
 
     async def rejoin(self) -> None:
-        """Join again when the node is alone."""
-        silent_ms = self._clock.now_ms() - self._searcher.heard_ms
-        if not len(self.table) or silent_ms > _OLD_MS:
-            await self.join()
+        """Join again when the node is alone: it knows nobody, or after a long silence those it asks do not answer."""
+        if len(self.table):
+            if self._clock.now_ms() - self._searcher.heard_ms <= _SILENT_MS:
+                return
+            nodes = self.table.neighbours()[:_ASKED_IN_SILENCE]
+            if any(await asyncio.gather(*map(self._searcher.ping, nodes))):
+                return
+        await self.join()
 
     async def replicate(self) -> None:
         """Drop what is past its time, and bring what nobody brought for an hour to the nodes nearest it."""

@@ -8,10 +8,12 @@ compared with the truth. A message is a function call that takes its time on a v
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from stook.audits.confidence import eclipse_chance
 from stook.identity.contact import Address, AddressKind, Contact, SignedContact, sign_contact
 from stook.ids import NODE_ID_BYTES, NodeId, PublicKey, Signature
 from stook.overlay.lookup import Lookup, LookupRules
@@ -71,8 +73,12 @@ class Citizen:
         self.node = node
         self.table = RoutingTable(node.node_id)
         self.alive = True
-        self.answer: Callable[[Citizen, bytes], list[Node] | None] = honest
+        self.answer: Deed = honest
         """What it makes of a request: contacts, or None for no answer."""
+
+
+Deed = Callable[[Citizen, bytes], list[Node] | None]
+"""What a node makes of a request for the nodes near a number."""
 
 
 def honest(citizen: Citizen, target: bytes) -> list[Node]:
@@ -119,10 +125,10 @@ class City:
         hostile = [living[place] for place in fate.some(round(len(living) * setting.hostile), len(living))]
         friends = Friends([citizen.node for citizen in hostile])
         liar = Liar(setting.nodes, fate.child("lies"))
+        deeds: dict[str, Deed] = {"drop": drops, "lie": liar, "friends": friends}
         for citizen in hostile:
             drawn = fate.whole(1, 3)
-            kind = KINDS[drawn] if setting.kind == "mixed" else setting.kind
-            citizen.answer = {"drop": drops, "lie": liar, "friends": friends}[kind]
+            citizen.answer = deeds[KINDS[drawn] if setting.kind == "mixed" else setting.kind]
 
     def walks(self, setting: Setting) -> list[Walk]:
         """Lookups of living honest nodes by living honest nodes, as many as the setting says."""
@@ -145,6 +151,16 @@ class City:
             exact = [node.number for node in result] == [node.number for node in truth]
             walks.append(Walk(wanted.node in result, exact, lookup.hops, lookup.asked, seconds))
         return walks
+
+    def add(self, nodes: Sequence[Node], answer: Deed) -> None:
+        """Nodes that nobody joined with, all of whom answer alike."""
+        for node in nodes:
+            citizen = self._by_number[node.number] = Citizen(node)
+            citizen.answer = answer
+
+    def look(self, searcher: Citizen, target: bytes) -> list[Node]:
+        """What one lookup gives."""
+        return self._look(searcher, target, LookupRules(), self.dice)[0].result()
 
     def _settle(self, number: int) -> Citizen:
         key = node_key(self.dice.child(f"key {number}"))
@@ -248,4 +264,79 @@ def overlay(setting: Setting, city: City | None = None) -> dict[str, Any]:
         "messages_mean": mean(lambda walk: walk.requests),
         "lookup_seconds_mean": mean(lambda walk: walk.seconds),
         "contacts_mean": tables,
+    }
+
+
+GROWTH = (100, 300, 1_000, 3_000, 10_000)
+HOSTILE_NODES = 1_000
+HOSTILE_LOOKUPS = 300
+HOSTILE = (0.1, 0.3, 0.5)
+PATHS = (1, 2, 4)
+
+
+def figures(seed: int, growth: Sequence[int] = GROWTH, lookups: int = 1_000) -> dict[str, Any]:
+    """Everything that `docs/overlay.md` shows: growth with a fifth dead, and hostile shares by paths. Takes minutes."""
+    grown, hostile = [], []
+    for nodes in growth:
+        city = City(seed, nodes)
+        grown.append(overlay(Setting(seed, nodes=nodes, dead=0.2, lookups=lookups), city))
+        if nodes == HOSTILE_NODES:
+            hostile = [
+                overlay(
+                    Setting(
+                        seed,
+                        nodes=nodes,
+                        dead=0.0,
+                        hostile=share,
+                        kind=kind,
+                        paths=paths,
+                        lookups=min(lookups, HOSTILE_LOOKUPS),
+                    ),
+                    city,
+                )
+                for kind in KINDS
+                for share in HOSTILE
+                for paths in PATHS
+            ]
+    return {"growth": grown, "hostile": hostile, "eclipse": [eclipse(seed, nodes) for nodes in ECLIPSE_NODES]}
+
+
+ECLIPSE_NODES = (100, 500, 900)
+ECLIPSE_TRIALS = 2_000
+ECLIPSE_KEYS = (100, 500, 900)
+
+
+def eclipse(seed: int, nodes: int, trials: int = ECLIPSE_TRIALS) -> dict[str, Any]:
+    """How often somebody who makes so many keys has three ids nearer to a victim than its nearest honest node.
+
+    Counted in two ways: with the nearest honest node exactly a `nodes`-th of the space away, as the white paper's
+    formula (section 6.2) has it, and with all ids drawn, as they are. For the latter the chance is that the three
+    nearest of all are the attacker's.
+    """
+    dice = Dice(seed).child(f"eclipse {nodes}")
+    even, drawn = dict.fromkeys(ECLIPSE_KEYS, 0), dict.fromkeys(ECLIPSE_KEYS, 0)
+    spacing = (1 << ID_BITS) // nodes
+    for _ in range(trials):
+        nearest = min(int.from_bytes(dice(NODE_ID_BYTES), "big") for _ in range(nodes))
+        under_spacing = under_nearest = 0
+        for made in range(1, max(ECLIPSE_KEYS) + 1):
+            number = int.from_bytes(dice(NODE_ID_BYTES), "big")
+            under_spacing += number < spacing
+            under_nearest += number < nearest
+            if made in even:
+                even[made] += under_spacing >= 3
+                drawn[made] += under_nearest >= 3
+    return {
+        "nodes": nodes,
+        "trials": trials,
+        "keys": [
+            {
+                "keys": keys,
+                "formula": eclipse_chance(keys, nodes),
+                "counted_as_the_formula_has_it": even[keys] / trials,
+                "exact_for_drawn_ids": math.comb(keys, 3) / math.comb(keys + nodes, 3),
+                "counted_for_drawn_ids": drawn[keys] / trials,
+            }
+            for keys in ECLIPSE_KEYS
+        ],
     }

@@ -81,6 +81,11 @@ class OverlayPeer:
         now_ms = self.clock.now_ms()
         return sign_contact(self.key, network=NETWORK, addresses=self.peer.addresses, sequence=now_ms, issued_ms=now_ms)
 
+    def move(self, host: str) -> None:
+        """Let it have another address from its next start on."""
+        self.host = host
+        self.peer = Peer(self.key.node_id, (Address(AddressKind.DIRECT, host, PORT),))
+
     async def start(self) -> None:
         """Bring it up on the disk that it had; it joins by itself when its chores run."""
         endpoint = Endpoint(

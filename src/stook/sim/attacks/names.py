@@ -344,7 +344,7 @@ ATTACKS = (
         goal="hide honest farmers from a renter by owning its seeds",
         bound="one honest seed among them is enough to see every honest farmer",
         gain_unit="share of honest farmers hidden",
-        stops="every seed is asked, announcements are signed; with hostile seeds alone it wins, there is no DHT yet",
+        stops="every seed is asked, announcements are signed; with hostile seeds alone it wins on this road",
         run=eclipse,
     ),
     Attack(
