@@ -30,6 +30,7 @@ from stook.errors import (
     ConfigError,
     CorruptionError,
     EnvironmentFault,
+    MalformedError,
     NotFoundError,
     ReasonCode,
     RefusedError,
@@ -158,24 +159,31 @@ def _limits(node: NodeSettings, upload: str, download: str) -> Limits:
     )
 
 
+def membership_of(home: Path) -> SignedMembership | None:
+    """The membership in `home`; None when there is none, as at the owner's. Raises `ConfigError` for another file."""
+    path = home / MEMBERSHIP_FILE
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_MEMBERSHIP_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: {error.strerror}") from error
+    try:
+        return decode(SignedMembership, data, max_bytes=MAX_MEMBERSHIP_BYTES)
+    except MalformedError as error:
+        raise ConfigError(f"{path} holds no membership: join again by a new invite ({error})") from None
+
+
 def gate_of(home: Path, node: NodeSettings) -> Gate | None:
     """Who is let in at the node in `home`; None in an open network. Raises `ConfigError`, `EnvironmentFault`."""
     if not node.owner:
         return None
-    path = home / MEMBERSHIP_FILE
-    shown = b""
-    try:
-        if path.exists():
-            with path.open("rb") as file:
-                shown = file.read(MAX_MEMBERSHIP_BYTES + 1)
-    except OSError as error:
-        raise EnvironmentFault(f"{path}: {error.strerror}") from error
-    if len(shown) > MAX_MEMBERSHIP_BYTES:
-        raise ConfigError(f"{path} is no membership: it is too long")
+    own = membership_of(home)
     return Gate(
         network=NetworkId(node.network),
         owner_id=NodeId(bytes.fromhex(node.owner)),
-        shown=shown,
+        shown=b"" if own is None else encode(own),
         banned=frozenset(NodeId(bytes.fromhex(text)) for text in node.banned),
         open_methods=frozenset({JoinMethod.REDEEM, STATUS_METHOD}),
     )
@@ -392,13 +400,11 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
 def _invite_desk(
     home: Path, node: NodeSettings, key: NodeKey, book: ContactBook, clock: SystemClock, offload: ThreadOffload
 ) -> InviteDesk:
-    gate = gate_of(home, node)
-    own = decode(SignedMembership, gate.shown) if gate is not None and gate.shown else None
     return InviteDesk(
         key=key,
         network=NetworkId(node.network),
-        private=gate is not None,
-        own=own,
+        private=bool(node.owner),
+        own=membership_of(home),
         book=InviteStore(home / INVITES_FOLDER, system_entropy),
         clock=clock,
         offload=offload,
@@ -706,5 +712,7 @@ def export_agent(home: Path, target: Path, *, passphrase: str | None, new_passph
     credential = secrets.tree().agent_credential(NetworkId(settings.node.network))
     save_secrets(target / KEY_FILE, credential, entropy=system_entropy, passphrase=new_passphrase)
     config.write_settings(target, {"node": settings.node, "rent": settings.rent})
+    if (home / MEMBERSHIP_FILE).exists():
+        shutil.copyfile(home / MEMBERSHIP_FILE, target / MEMBERSHIP_FILE)
     if (home / AGENT_FILE).exists():
         copy_database(home / AGENT_FILE, target / AGENT_FILE)

@@ -21,11 +21,12 @@ from stook.assembly import (
     gate_of,
     load_owner,
     make_endpoint,
+    membership_of,
     new_owner_secrets,
     system_entropy,
     with_puzzle,
 )
-from stook.codec import decode, encode
+from stook.codec import encode
 from stook.config import FarmSettings, NodeSettings, RentSettings
 from stook.errors import ConfigError, ConflictError, NotFoundError, RefusedError, UserError
 from stook.identity.contact import Address, AddressKind, ContactUri
@@ -42,6 +43,7 @@ from stook.wire.limits import Limits
 MAX_INVITE_LIFE_MS = 366 * 86_400_000
 MAX_MEMBERSHIP_LIFE_MS = 100 * 366 * 86_400_000
 MAX_SEEDS = 8
+KEPT_AFTER_END_MS = 30 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def make_invite(
         raise UserError("an invite is good for at most a year, a membership for at most a hundred")
     gate = gate_of(home, node)
     if gate is not None and key.node_id != gate.owner_id:
-        own = decode(SignedMembership, gate.shown) if gate.shown else None
+        own = membership_of(home)
         if own is None or not own.membership.may_invite:
             raise ConfigError("this node may not invite others: ask the owner of the grid for an invite that lets it")
         if may_invite:
@@ -101,8 +103,18 @@ def make_invite(
         now_ms,
         now_ms + life_ms,
     )
-    _store(home).add(kept)
+    store = _store(home)
+    _forget_old(store, now_ms)
+    store.add(kept)
     return invite
+
+
+def _forget_old(store: InviteStore, now_ms: int) -> None:
+    """Those that ended long ago: whoever used one has had time to ask again for an answer that was lost."""
+    for invite in store.all():
+        ended = store.redemption(invite.invite_id)
+        if max(invite.expires_ms, 0 if ended is None else ended.redeemed_ms) < now_ms - KEPT_AFTER_END_MS:
+            store.forget(invite.invite_id)
 
 
 def _callable(addresses: Sequence[Address]) -> tuple[Address, ...]:

@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from stook.errors import EnvironmentFault
 from stook.identity.contact import Address, AddressKind
 from stook.overlay.neighbours import LanFinder
 from stook.sim.factories import NETWORK
-from stook.sim.lan import SimLan
+from stook.sim.lan import SimLan, SimLink
 from stook.sim.loop import run
 from stook.sim.overlay_net import PORT, OverlayNet, OverlayPeer
 from stook.sim.testnet import Testnet
+from stook.wire.carrier import OnDatagram
 from stook.wire.endpoint import Peer
 
 MINUTE, HOUR = 60.0, 3600.0
@@ -175,3 +177,41 @@ async def test_a_renter_whose_seeds_are_gone_asks_the_farmers_it_knows() -> None
         await newcomer.farmer.announce()
         await net.renter.agent.refresh()
         assert newcomer.node_id in net.renter.agent.book.farmers()
+
+
+@told
+async def test_an_interface_that_comes_up_late_is_used_when_it_is_there() -> None:
+    async with OverlayNet(2, seed=8) as net:
+        lan = SimLan(net.network)
+
+        class Late(SimLink):
+            ready = False
+
+            def open(self, on_datagram: OnDatagram) -> None:
+                if not self.ready:
+                    raise EnvironmentFault("no such device")
+                super().open(on_datagram)
+
+        told_of: list[Exception] = []
+        link = Late(lan, net.nodes[0].host)
+        late = LanFinder(
+            key=net.nodes[0].key,
+            network=NETWORK,
+            port=PORT,
+            link=link,
+            clock=net.nodes[0].clock,
+            on_error=lambda _, error: told_of.append(error),
+        )
+        other = finder(net.nodes[1], lan)
+        await other.start()
+        await late.start()
+        try:
+            await asyncio.sleep(MINUTE)
+            assert told_of
+            assert late.neighbours() == ()
+            link.ready = True
+            await asyncio.sleep(MINUTE)
+            assert [peer.node_id for peer in late.neighbours()] == [net.nodes[1].node_id]
+        finally:
+            await late.stop()
+            await other.stop()

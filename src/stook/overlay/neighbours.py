@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from stook.chore import Chore
 from stook.clock import Clock
+from stook.errors import EnvironmentFault
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId
 from stook.overlay.beacon import BEACON_SECONDS, Neighbourhood, sign_beacon
@@ -38,15 +39,16 @@ class LanFinder:
         self._clock = clock
         self._on_neighbour = on_neighbour
         self._around = Neighbourhood(network, key.node_id)
+        self._on_error = on_error
+        self._is_open = False
         self._heard = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.chore = Chore("beacon", BEACON_SECONDS, self.call_out, on_error)
         """To pause and to step."""
 
     async def start(self) -> None:
-        """Listen, ask who is there, and go on telling. Raises `EnvironmentFault` where there is no multicast."""
-        self._link.open(self._on_datagram)
-        self._send(asks=True)
+        """Listen, ask who is there, and go on telling. An interface that is not up yet is tried again each time."""
+        await self.call_out()
         if self._port:
             self._task = asyncio.create_task(self.chore.run(), name="beacon")
 
@@ -57,6 +59,7 @@ class LanFinder:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._link.close()
+        self._is_open = False
 
     def neighbours(self) -> tuple[Peer, ...]:
         """Who was heard of late."""
@@ -66,6 +69,7 @@ class LanFinder:
     async def ask(self, *, wait_seconds: float) -> tuple[Peer, ...]:
         """Ask who is there and wait for answers: until one came, and a tenth of the wait longer for others."""
         self._heard.clear()
+        self._open()
         self._send(asks=True)
         try:
             async with asyncio.timeout(wait_seconds):
@@ -77,7 +81,16 @@ class LanFinder:
 
     async def call_out(self) -> None:
         """One beacon to everybody; while nobody is known it asks."""
+        self._open()
         self._send(asks=not self.neighbours())
+
+    def _open(self) -> None:
+        if not self._is_open:
+            try:
+                self._link.open(self._on_datagram)
+                self._is_open = True
+            except EnvironmentFault as error:
+                self._on_error("beacon", error)
 
     def _send(self, *, asks: bool, to: tuple[str, int] | None = None) -> None:
         now_ms = self._clock.now_ms()
