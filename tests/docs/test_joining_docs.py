@@ -19,7 +19,7 @@ from stook.identity.invite import (
     KeptInvite,
     Redemption,
 )
-from stook.identity.membership import MAX_MEMBERSHIP_BYTES, Membership, SignedMembership
+from stook.identity.membership import MAX_ISSUER_BYTES, MAX_MEMBERSHIP_BYTES, Membership, SignedMembership
 from stook.overlay import beacon, joining
 from stook.overlay.beacon import Beacon, SignedBeacon
 from stook.overlay.joining import MAX_SEEDS_TOLD, JoinMethod
@@ -76,6 +76,7 @@ def test_numbers_in_the_pages_are_those_of_the_code() -> None:
     assert f"of at most {MAX_SEEDS_TOLD}\n  farmers" in JOINING
     assert f"{_STAND_INS} farmers that it knows" in JOINING
     assert f"at most {MAX_MEMBERSHIP_BYTES} bytes" in INVITE
+    assert f"at most {MAX_ISSUER_BYTES} bytes" in INVITE
     assert f"`{PREFIX}`" in INVITE
     assert f"the first {CHECK_BYTES} bytes of the" in INVITE
     assert f"At most {MAX_CODE_CHARS:,} characters" in INVITE

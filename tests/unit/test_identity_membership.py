@@ -34,14 +34,15 @@ def verify(signed: SignedMembership, **changes: Any) -> int:
 
 
 def signed_by(key: NodeKey, text: Membership, issuer: SignedMembership | None = None) -> SignedMembership:
-    return SignedMembership(text, key.sign(text.digest), issuer)
+    return SignedMembership(text, key.sign(text.digest), b"" if issuer is None else encode(issuer))
 
 
 def altered(signed: SignedMembership, key: NodeKey = OWNER, **changes: Any) -> SignedMembership:
     """The same with other fields, signed again."""
     import msgspec
 
-    return signed_by(key, msgspec.structs.replace(signed.membership, **changes), signed.issuer)
+    changed = msgspec.structs.replace(signed.membership, **changes)
+    return SignedMembership(changed, key.sign(changed.digest), signed.issuer)
 
 
 def test_the_owners_word_and_a_members_word_hold() -> None:
@@ -99,7 +100,7 @@ def test_a_chain_lasts_no_longer_than_its_issuer() -> None:
             ReasonCode.WRONG_IDENTITY,
         ),
         (signed_by(OWNER, membership().membership, membership(OWNER, OWNER)), {}, ReasonCode.NOT_A_MEMBER),
-        (SignedMembership(membership().membership, chained().signature, None), {}, ReasonCode.BAD_SIGNATURE),
+        (SignedMembership(membership().membership, chained().signature, b""), {}, ReasonCode.BAD_SIGNATURE),
         (
             SignedMembership(chained().membership, membership().signature, chained().issuer),
             {},

@@ -22,6 +22,7 @@ from stook.ids import NetworkId, NetworkIdField, NodeId, NodeIdField, PublicKeyF
 MEMBERSHIP_VERSION = 1
 MAX_MEMBERSHIP_BYTES = 512
 """What the hello has room for; a membership with that of its issuer inside takes less."""
+MAX_ISSUER_BYTES = 256
 FOR_EVER_MS = 2**63 - 1
 
 
@@ -49,7 +50,8 @@ class SignedMembership(Record):
 
     membership: Membership
     signature: SignatureField
-    issuer: SignedMembership | None
+    issuer: Annotated[bytes, Meta(max_length=MAX_ISSUER_BYTES)]
+    """An encoded `SignedMembership`; empty: the owner signed."""
 
 
 def sign_membership(
@@ -75,7 +77,7 @@ def sign_membership(
         expires_ms=expires_ms,
         issuer_key=key.public_key,
     )
-    return SignedMembership(membership, key.sign(membership.digest), issuer)
+    return SignedMembership(membership, key.sign(membership.digest), b"" if issuer is None else encode(issuer))
 
 
 def verify_membership(
@@ -102,19 +104,26 @@ def verify_membership(
     until_ms = membership.expires_ms
     issuer_id = node_id_of(membership.issuer_key)
     if issuer_id != owner_id:
-        issuer = signed.issuer
+        issuer = _issuer(signed)
         # One step and no more: an issuer invited by an issuer has none above him here.
-        if issuer is None or issuer.issuer is not None or not issuer.membership.may_invite or membership.may_invite:
+        if issuer is None or issuer.issuer or not issuer.membership.may_invite or membership.may_invite:
             raise MisbehaviourError(ReasonCode.NOT_A_MEMBER, "signed by one who may not invite", peer=peer)
         until_ms = min(
             until_ms,
             verify_membership(issuer, network=network, owner_id=owner_id, member_id=issuer_id, now_ms=now_ms),
         )
-    elif signed.issuer is not None:
+    elif signed.issuer:
         raise MisbehaviourError(ReasonCode.NOT_A_MEMBER, "the owner needs nobody above", peer=peer)
     if not verify(membership.issuer_key, membership.digest, signed.signature):
         raise MisbehaviourError(ReasonCode.BAD_SIGNATURE, "the membership is not signed by its issuer", peer=peer)
     return until_ms
+
+
+def _issuer(signed: SignedMembership) -> SignedMembership | None:
+    try:
+        return decode(SignedMembership, signed.issuer, max_bytes=MAX_ISSUER_BYTES)
+    except MalformedError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
