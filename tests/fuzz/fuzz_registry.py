@@ -7,6 +7,7 @@ from pathlib import Path
 import fuzz_audits
 import fuzz_endpoint
 import fuzz_farmer
+import fuzz_joining
 import fuzz_messages
 import fuzz_overlay
 import fuzz_session
@@ -15,7 +16,7 @@ from fuzz_base import TARGETS, Target
 
 __all__ = ["FINDINGS", "TARGETS", "Target", "findings", "rooms"]
 
-rooms = (fuzz_messages, fuzz_stored, fuzz_session, fuzz_endpoint, fuzz_farmer, fuzz_audits, fuzz_overlay)
+rooms = (fuzz_messages, fuzz_stored, fuzz_session, fuzz_endpoint, fuzz_farmer, fuzz_audits, fuzz_overlay, fuzz_joining)
 FINDINGS = Path(__file__).parent / "findings"
 """Inputs that once broke something, one folder for each target; never deleted, replayed by `make check`."""
 
