@@ -43,6 +43,7 @@ class Story:
         self.root = root
         self.network = network
         self.size_bytes = size_bytes
+        self.farmers = len(network.farmers)
         self.figures: dict[str, Any] = {}
         self.wrong: list[str] = []
 
@@ -73,7 +74,7 @@ class Story:
         create_renter_home(
             home,
             NodeSettings(seeds=(seed,), max_nodes_per_network=0, log_level="error"),
-            RentSettings(code="4/8", spread="farmers"),
+            RentSettings(code="4/8" if self.farmers > 8 else "2/4", spread="farmers"),
         )
         return open_renter(home, refresh=False)
 
@@ -158,8 +159,8 @@ def main() -> int:
     parser.add_argument("--farmers", type=int, default=30)
     parser.add_argument("--size", default="8 MiB")
     given = parser.parse_args()
-    if given.farmers < 9:
-        parser.error("8 shards of a segment need 8 farmers, and one of them dies")
+    if given.farmers < 5:
+        parser.error("4 shards of a segment need 4 farmers, and one of them dies")
     configure_logging("error")
     root = Path(tempfile.mkdtemp(prefix="stook-network-"))
     began = time.monotonic()

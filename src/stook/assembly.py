@@ -270,6 +270,11 @@ def farmer_address(node: NodeSettings) -> tuple[str, int]:
     return host, port
 
 
+def private_settings(node: NodeSettings, owner: NodeId) -> NodeSettings:
+    """The settings in the private grid of `owner`: whom it let in is counted by nobody's network."""
+    return msgspec.structs.replace(node, owner=owner.hex(), max_nodes_per_network=0)
+
+
 def new_network_name() -> str:
     """A name that no other network has, for a private grid that was given none."""
     return f"grid-{system_entropy(8).hex()}"
@@ -286,7 +291,7 @@ def create_farmer_home(
     host, port = farmer_address(node)
     secrets = new_owner_secrets(node.network)
     if private:
-        node = msgspec.structs.replace(node, owner=secrets.tree().node_key().node_id.hex())
+        node = private_settings(node, secrets.tree().node_key().node_id)
     _make_home(home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "farm": farm}, passphrase)
     return str(ContactUri(Address(AddressKind.DIRECT, host, port), secrets.tree().node_key().node_id))
 

@@ -23,6 +23,7 @@ from stook.assembly import (
     make_endpoint,
     membership_of,
     new_owner_secrets,
+    private_settings,
     system_entropy,
     with_puzzle,
 )
@@ -34,7 +35,7 @@ from stook.identity.invite import INVITE_VERSION, MAX_INVITE_ADDRESSES, SECRET_B
 from stook.identity.keys import phrase_entropy
 from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, save_secrets
 from stook.identity.membership import SignedMembership
-from stook.ids import NetworkId
+from stook.ids import NetworkId, NodeId
 from stook.overlay.joining import RedeemReply, redeem
 from stook.storage.durable import faults, sync_directory, sync_file
 from stook.storage.invite_store import InviteStore
@@ -199,9 +200,10 @@ async def _join(
         node,
         network=invite.network,
         seeds=invite.seeds,
-        owner=invite.owner_id.hex(),
         puzzle_bits=invite.puzzle_bits,
     )
+    if invite.owner_id:
+        node = private_settings(node, NodeId(invite.owner_id))
     config.settings_to_write(home, {"node": node, **role})
     fresh = not (home / KEY_FILE).exists()
     secrets = _new_secrets(invite, phrase) if fresh else _interrupted(home, invite, phrase, passphrase)

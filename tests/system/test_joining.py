@@ -161,7 +161,14 @@ def test_neighbours_on_one_link_need_no_seed(tmp_path: Path) -> None:
         assert all(stook(home, "farm", "status")["overlay"]["contacts"] == 1 for home in homes)
 
 
-@pytest.mark.parametrize("farmers", [9, pytest.param(30, marks=pytest.mark.soak)])
+def test_the_demo_starts_from_one_seed_and_finds_its_farmers(tmp_path: Path) -> None:
+    words = ("--farmers", "4", "--kill", "1", "--size", "1 MiB", "--path", str(Path(__file__).parent))
+    figures = stook(tmp_path / "none", "demo", *words)
+    assert figures["ok"]
+    assert 0 < figures["discovery_seconds"] < DEADLINE
+
+
+@pytest.mark.parametrize("farmers", [5, pytest.param(30, marks=pytest.mark.soak)])
 def test_a_network_outlives_its_seed(farmers: int) -> None:
     """`bench.network`: one seed in all settings, which is then killed for good."""
     command = [sys.executable, "-m", "bench.network", "--farmers", str(farmers), "--size", "2 MiB"]
