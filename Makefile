@@ -9,7 +9,7 @@ PARALLEL := $(BIN)/pytest -q -m "not soak" -n auto --dist loadfile
 ONLY ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check lint fast format unit network system soak fuzz bench bench-tahoe conformance clean setup
+.PHONY: netns thirty help demo test check lint fast format unit network system soak fuzz bench bench-tahoe conformance clean setup
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,12 @@ soak: setup ## the long tests: a hundred kills, long fuzzing
 
 fuzz: setup $(FUZZ_STAMP) ## coverage-guided fuzzing, kept in .fuzz; ONLY=wire. FUZZ_SECONDS=600 choose (docs/testing.md)
 	$(BIN)/python tests/fuzz/fuzz_run.py --only "$(ONLY)" --seconds $(FUZZ_SECONDS)
+
+netns: setup ## the demo, every farmer on a host of its own 80 ms away with 1 % loss (root, or user namespaces)
+	$(BIN)/python -m bench.netns
+
+thirty: setup ## thirty processes that know one seed, which dies (bench/network.py)
+	$(BIN)/python -m bench.network --farmers 30
 
 bench: setup ## benchmarks, JSON under bench/results (see bench/README.md)
 	$(BIN)/python -m bench.run

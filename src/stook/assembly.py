@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from stook import config
-from stook.codec import encode
+from stook.codec import decode, encode
 from stook.config import FarmSettings, NodeSettings, RentSettings, Settings
 from stook.contracts.contract import Settlement
 from stook.contracts.topics import Degree
@@ -31,6 +31,7 @@ from stook.errors import (
     ConfigError,
     CorruptionError,
     EnvironmentFault,
+    MalformedError,
     NotFoundError,
     ReasonCode,
     RefusedError,
@@ -46,10 +47,13 @@ from stook.farmer.settings import ChoreIntervals, FarmerSettings, MarketSettings
 from stook.identity.contact import Address, AddressKind, ContactUri, SignedContact, sign_contact
 from stook.identity.keys import NodeKey, node_id_of, phrase_entropy
 from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_secrets, save_secrets
+from stook.identity.membership import MAX_MEMBERSHIP_BYTES, Gate, SignedMembership
 from stook.identity.pow import solve_puzzle
 from stook.ids import NetworkId, NodeId, PublicKey
 from stook.overlay.contact_book import BookLimits, ContactBook
+from stook.overlay.joining import MAX_SEEDS_TOLD, InviteDesk, JoinMethod
 from stook.overlay.memory import BlobMemory
+from stook.overlay.neighbours import LanFinder
 from stook.overlay.publishing import announcement_into, own_records
 from stook.overlay.quasar import QuasarRules
 from stook.overlay.records import SignedRecord
@@ -68,10 +72,12 @@ from stook.storage.blobs import FileBlobs
 from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.database import copy_database
+from stook.storage.invite_store import InviteStore
 from stook.storage.presence import FilePresence
 from stook.storage.shard_store import FileShardStore
 from stook.threads import ThreadOffload
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
+from stook.wire.lan import MulticastLink
 from stook.wire.limits import Limits
 from stook.wire.tcp import TcpCarrier
 
@@ -81,9 +87,13 @@ AGENT_FILE = "agent.db"
 CATALOG_FILE = "catalog.db"
 UPLOADS_LOCK_FILE = "uploads.lock"
 OVERLAY_FOLDER = "overlay"
+MEMBERSHIP_FILE = "membership.stook"
+INVITES_FOLDER = "invites"
 STATUS_METHOD = "STATUS"
 """Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
 MAX_ROUNDS = 1_000_000
+LAN_SECONDS = 0.5
+"""How long a command waits for somebody on the local link to answer; they take a few milliseconds."""
 MAX_LEAVE_MS = 3653 * 24 * 3_600_000
 OPERATOR_KEY = (1, 0)
 """Group and index of the node key that a farmer's own command line speaks with."""
@@ -153,7 +163,40 @@ def _limits(node: NodeSettings, upload: str, download: str) -> Limits:
     )
 
 
-def _endpoint(key: NodeKey, node: NodeSettings, limits: Limits, clock: SystemClock) -> Endpoint:
+def membership_of(home: Path) -> SignedMembership | None:
+    """The membership in `home`; None when there is none, as at the owner's. Raises `ConfigError` for another file."""
+    path = home / MEMBERSHIP_FILE
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_MEMBERSHIP_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: {error.strerror}") from error
+    try:
+        return decode(SignedMembership, data, max_bytes=MAX_MEMBERSHIP_BYTES)
+    except MalformedError as error:
+        raise ConfigError(f"{path} holds no membership: join again by a new invite ({error})") from None
+
+
+def gate_of(home: Path, node: NodeSettings) -> Gate | None:
+    """Who is let in at the node in `home`; None in an open network. Raises `ConfigError`, `EnvironmentFault`."""
+    if not node.owner:
+        return None
+    own = membership_of(home)
+    return Gate(
+        network=NetworkId(node.network),
+        owner_id=NodeId(bytes.fromhex(node.owner)),
+        shown=b"" if own is None else encode(own),
+        banned=frozenset(NodeId(bytes.fromhex(text)) for text in node.banned),
+        open_methods=frozenset({JoinMethod.REDEEM, STATUS_METHOD}),
+    )
+
+
+def make_endpoint(
+    key: NodeKey, node: NodeSettings, limits: Limits, clock: SystemClock, *, gate: Gate | None = None
+) -> Endpoint:
+    """An endpoint on the system's sockets. Close it."""
     log = structlog.get_logger("stook.wire")
     return Endpoint(
         key=key,
@@ -163,6 +206,7 @@ def _endpoint(key: NodeKey, node: NodeSettings, limits: Limits, clock: SystemClo
         carrier=TcpCarrier(),
         limits=limits,
         puzzle_nonce=node.puzzle_nonce,
+        gate=gate,
         on_error=lambda what, error: log.error("unexpected error", where=what, why=str(error), exc_info=error),
     )
 
@@ -194,18 +238,64 @@ def _overlay(
     )
 
 
+@asynccontextmanager
+async def _lan(
+    node: NodeSettings, key: NodeKey, port: int, overlay: OverlayNode | None, endpoint: Endpoint, clock: SystemClock
+) -> AsyncIterator[LanFinder | None]:
+    """Beacons, where the settings name an interface; whoever is heard is a way into the overlay."""
+    if not node.lan or overlay is None:
+        yield None
+        return
+    log = structlog.get_logger("stook.overlay")
+    finder = LanFinder(
+        key=key,
+        network=NetworkId(node.network),
+        port=port,
+        link=MulticastLink(node.lan),
+        clock=clock,
+        on_neighbour=lambda peer: endpoint.spawn(overlay.meet(peer)),
+        on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
+    )
+    await finder.start()
+    try:
+        yield finder
+    finally:
+        await finder.stop()
+
+
 # ----------------------------------------------------------------------------------------------------------- farmer
 
 
-def create_farmer_home(home: Path, node: NodeSettings, farm: FarmSettings, passphrase: str | None = None) -> str:
-    """Make a new farmer's home: settings and a fresh key. Returns its contact URI as others may use it.
-
-    Raises `ConfigError` when the home holds a node already or the address has no port.
-    """
+def farmer_address(node: NodeSettings) -> tuple[str, int]:
+    """Where others reach a farmer of these settings. Raises `ConfigError` when its port would not stay."""
     host, port = config.parse_address(node.advertise[0] if node.advertise else node.listen)
     if port == 0:
         raise ConfigError("a farmer needs a port that stays: give --listen host:port")
+    return host, port
+
+
+def private_settings(node: NodeSettings, owner: NodeId) -> NodeSettings:
+    """The settings in the private grid of `owner`: whom it let in is counted by nobody's network."""
+    return msgspec.structs.replace(node, owner=owner.hex(), max_nodes_per_network=0)
+
+
+def new_network_name() -> str:
+    """A name that no other network has, for a private grid that was given none."""
+    return f"grid-{system_entropy(8).hex()}"
+
+
+def create_farmer_home(
+    home: Path, node: NodeSettings, farm: FarmSettings, passphrase: str | None = None, *, private: bool = False
+) -> str:
+    """Make a new farmer's home: settings and a fresh key. Returns its contact URI as others may use it.
+
+    With `private` it founds a grid of its own, and owns it. Raises `ConfigError` when the home holds a node already or
+    the address has no port.
+    """
+    host, port = farmer_address(node)
     secrets = new_owner_secrets(node.network)
+    if private:
+        node = private_settings(node, secrets.tree().node_key().node_id)
     _make_home(home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "farm": farm}, passphrase)
     return str(ContactUri(Address(AddressKind.DIRECT, host, port), secrets.tree().node_key().node_id))
 
@@ -296,7 +386,7 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
             # A lost index beside shards: the shard files carry their contracts.
             await offload(lambda: fsck.rebuild(shards, contracts))
         limits = _limits(settings.node, settings.farm.upload_limit, settings.farm.download_limit)
-        endpoint = _endpoint(key, settings.node, limits, clock)
+        endpoint = make_endpoint(key, settings.node, limits, clock, gate=gate_of(home, settings.node))
         stack.push_async_callback(endpoint.close)
         bound = await endpoint.listen(*config.parse_address(settings.node.listen))
         addresses = advertised(settings.node, bound)
@@ -323,12 +413,29 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
         if overlay is not None:
             overlay.add_source(own_records(key, endpoint, farmer.announcement, clock, offload))
         endpoint.handle(STATUS_METHOD, _status_handler(farmer, overlay, tree.node_key(*OPERATOR_KEY).public_key))
+        endpoint.handle(JoinMethod.REDEEM, _invite_desk(home, settings.node, key, book, clock, offload).redeem)
         await farmer.start()
         stack.push_async_callback(farmer.stop)
         if overlay is not None:
             await overlay.start()
             stack.push_async_callback(overlay.stop)
+        await stack.enter_async_context(_lan(settings.node, key, bound[1], overlay, endpoint, clock))
         yield RunningFarmer(farmer, str(ContactUri(addresses[0], key.node_id)), overlay)
+
+
+def _invite_desk(
+    home: Path, node: NodeSettings, key: NodeKey, book: ContactBook, clock: SystemClock, offload: ThreadOffload
+) -> InviteDesk:
+    return InviteDesk(
+        key=key,
+        network=NetworkId(node.network),
+        private=bool(node.owner),
+        own=membership_of(home),
+        book=InviteStore(home / INVITES_FOLDER, system_entropy),
+        clock=clock,
+        offload=offload,
+        seeds=lambda: [one.announcement.contact for one in book.some(MAX_SEEDS_TOLD + 1, now_ms=clock.now_ms())],
+    )
 
 
 def usage() -> dict[str, float]:
@@ -358,7 +465,7 @@ async def farmer_status(home: Path, *, passphrase: str | None = None) -> dict[st
     tree = load_owner(home, passphrase).tree()
     host, port = config.parse_address(settings.node.listen)
     operator = tree.node_key(*OPERATOR_KEY)
-    endpoint = _endpoint(operator, with_puzzle(settings.node, operator), Limits(), SystemClock())
+    endpoint = make_endpoint(operator, with_puzzle(settings.node, operator), Limits(), SystemClock())
     try:
         peer = Peer(tree.node_key().node_id, (Address(AddressKind.DIRECT, host, port),))
         answer = await endpoint.call(peer, STATUS_METHOD, b"", deadline_seconds=10)
@@ -521,7 +628,7 @@ async def _agent_parts(
         store = await offload(lambda: SqlAgentStore.open(home / AGENT_FILE))
         stack.callback(store.close)
         limits = _limits(settings.node, settings.rent.upload_limit, settings.rent.download_limit)
-        endpoint = _endpoint(key, settings.node, limits, clock)
+        endpoint = make_endpoint(key, settings.node, limits, clock, gate=gate_of(home, settings.node))
         stack.push_async_callback(endpoint.close, grace_seconds=1)
         codec = load_codec()
         log = structlog.get_logger("stook.agent")
@@ -539,6 +646,9 @@ async def _agent_parts(
             overlay = _overlay(home, settings.node, endpoint, clock, offload, member=False)
             await overlay.start()
             stack.push_async_callback(overlay.stop)
+        finder = await stack.enter_async_context(_lan(settings.node, key, 0, overlay, endpoint, clock))
+        if finder is not None:
+            await finder.ask(wait_seconds=LAN_SECONDS)
         agent = LocalAgent(
             endpoint=endpoint,
             key=key,
@@ -553,6 +663,7 @@ async def _agent_parts(
             sample=None if overlay is None else overlay.sample,
             options=options,
             neighbourhood=overlay,
+            neighbours=tuple if finder is None else finder.neighbours,
             on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
         )
         await agent.open()
@@ -645,5 +756,7 @@ def export_agent(home: Path, target: Path, *, passphrase: str | None, new_passph
     credential = secrets.tree().agent_credential(NetworkId(settings.node.network))
     save_secrets(target / KEY_FILE, credential, entropy=system_entropy, passphrase=new_passphrase)
     config.write_settings(target, {"node": settings.node, "rent": settings.rent})
+    if (home / MEMBERSHIP_FILE).exists():
+        shutil.copyfile(home / MEMBERSHIP_FILE, target / MEMBERSHIP_FILE)
     if (home / AGENT_FILE).exists():
         copy_database(home / AGENT_FILE, target / AGENT_FILE)

@@ -5,6 +5,7 @@ A home directory is one node: its settings, its keys, its data. Sizes are writte
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -61,6 +62,12 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
     overlay: bool = True
     """Take part in the overlay: find nodes and be found without asking the seeds again."""
+    owner: Annotated[str, Meta(max_length=40)] = ""
+    """Node id of the owner of a private grid, who decides who belongs to it; empty: an open network."""
+    banned: tuple[Text, ...] = ()
+    """Node ids to refuse everything in a private grid, whatever they show."""
+    lan: Annotated[str, Meta(max_length=15)] = ""
+    """IPv4 address of the interface on which to find nodes by beacons; ``0.0.0.0``: the usual one; empty: none."""
 
 
 class FarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -104,8 +111,9 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """``K/N``; empty: chosen from the number of independent farmers known."""
     spares: Annotated[int, Meta(ge=0, le=64)] = 1
     """Shards uploaded beyond n, the slowest of which are cut off."""
-    spread: Annotated[str, Meta(pattern=r"^(strict|farmers)\Z")] = "strict"
-    """``strict`` caps shards per operator and network; ``farmers`` only asks for distinct farmers (one machine)."""
+    spread: Annotated[str, Meta(pattern=r"^(strict|domains|farmers)\Z")] = "strict"
+    """``strict`` caps shards per operator, network and failure domain; ``domains`` forgets the networks (a private
+    grid); ``farmers`` only asks for distinct farmers (one machine)."""
     contract_duration: Text = "90 d"
     max_storage_price_per_gib_hour: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 2**63 - 1
     max_download_price_per_gib: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 2**63 - 1
@@ -219,13 +227,31 @@ def _check_quantities(path: Path, settings: Settings) -> None:
             parse_address(address)
         for uri in node.seeds:
             ContactUri.parse(uri)
-        for renter in farm.allowed_renters:
-            if not _NODE_ID.match(renter):
-                raise ConfigError(f"allowed_renters: {renter!r} is no node id, which has 40 hex digits")
+        for name, ids in (
+            ("allowed_renters", farm.allowed_renters),
+            ("banned", node.banned),
+            ("owner", (node.owner,) if node.owner else ()),
+        ):
+            for node_id in ids:
+                if not _NODE_ID.match(node_id):
+                    raise ConfigError(f"{name}: {node_id!r} is no node id, which has 40 hex digits")
+        if node.lan:
+            _check_interface(node.lan)
+        if node.lan and not node.overlay:
+            raise ConfigError("lan: neighbours are met through the overlay, which is switched off")
+        if node.banned and not node.owner:
+            raise ConfigError("banned: only a private grid can keep anybody out; see owner")
         if rent.code:
             Policy.parse(rent.code)
     except UserError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _check_interface(text: str) -> None:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        raise ConfigError(f"lan: {text!r} is no IPv4 address of an interface, nor 0.0.0.0") from None
 
 
 def _toml_value(value: object) -> str:

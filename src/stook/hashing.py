@@ -56,6 +56,10 @@ class Tag(enum.Enum):
     TOPIC = "topic"
     PUBLICATION = "publication"
     SOLICITATION = "solicitation"
+    MEMBERSHIP = "membership"
+    INVITE = "invite"
+    INVITE_CODE = "invite-code"
+    BEACON = "beacon"
 
     @property
     def key(self) -> bytes:

@@ -20,8 +20,7 @@ from stook.farmer.settings import MarketSettings
 from stook.overlay import publication
 from stook.overlay.bloom import DEPTH, STANDARD
 from stook.overlay.publication import MAX_CONTENTS_BYTES, MAX_PUBLISHERS, MAX_TTL, PUBLICATION_LIFE_MS, QuasarMethod
-from stook.overlay.pubsub import PubSubTiming
-from stook.overlay.quasar import MAX_TOPICS, MINUTE_MS, QuasarRules
+from stook.overlay.quasar import MAX_TOPICS, MINUTE_MS, PubSubTiming, QuasarRules
 from stook.renter.bargain import Bargain
 from stook.renter.market import LAST_PATIENCE, MAX_FARMERS, RINGS, MarketOptions
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import fuzz_audits
 import fuzz_endpoint
 import fuzz_farmer
+import fuzz_joining
 import fuzz_market
 import fuzz_messages
 import fuzz_overlay
@@ -25,6 +26,7 @@ rooms = (
     fuzz_audits,
     fuzz_overlay,
     fuzz_market,
+    fuzz_joining,
 )
 FINDINGS = Path(__file__).parent / "findings"
 """Inputs that once broke something, one folder for each target; never deleted, replayed by `make check`."""

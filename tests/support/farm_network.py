@@ -47,6 +47,7 @@ from stook.farmer.service import Farmer
 from stook.farmer.settings import FarmerSettings
 from stook.identity.contact import sign_contact
 from stook.identity.keys import NodeKey
+from stook.identity.membership import Gate
 from stook.ids import PublicKey
 from stook.merkle import UNIT_BYTES, leaves_of, unit_count
 from stook.overlay.contact_book import BookLimits, ContactBook
@@ -97,8 +98,8 @@ class Countryside:
         if error is None:
             assert not self.world.errors, self.world.errors
 
-    def caller(self, number: int) -> Caller:
-        endpoint = self.world.node(number, network=NETWORK, clock=wires.LoopClock(SKEW_MS))
+    def caller(self, number: int, **changes: Any) -> Caller:
+        endpoint = self.world.node(number, **({"network": NETWORK, "clock": wires.LoopClock(SKEW_MS)} | changes))
         return Caller(key(number), endpoint, endpoint.clock)
 
     async def farm(
@@ -112,9 +113,10 @@ class Countryside:
         start: bool = True,
         offload: Any = inline,
         free_disk: Callable[[], int] = lambda: 1 << 50,
+        gate: Gate | None = None,
     ) -> Farm:
         clock = wires.LoopClock(SKEW_MS)
-        endpoint = self.world.node(number, network=NETWORK, clock=clock)
+        endpoint = self.world.node(number, network=NETWORK, clock=clock, gate=gate)
         peer = await wires.listening(endpoint)
         endpoint.contact = sign_contact(
             key(number), network=NETWORK, addresses=peer.addresses, sequence=clock.now_ms(), issued_ms=clock.now_ms()

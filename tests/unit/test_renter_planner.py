@@ -69,6 +69,15 @@ def test_holders_count_for_the_caps_and_are_not_chosen_again() -> None:
     assert choice.chosen == (farmer(20).node_id,)
 
 
+def test_in_a_private_grid_networks_do_not_count_but_operators_and_buildings_do() -> None:
+    link = frozenset({"192.168.1.0/24"})
+    crowd = [farmer(i, networks=link, operator=f"o{i}", failure_domain=f"d{i}") for i in range(6)]
+    assert len(choose(crowd, demand(spread=Spread.DOMAINS), now_ms=0, dice=dice()).chosen) == 6
+    one_house = [farmer(i, networks=link, operator=f"o{i}", failure_domain="house") for i in range(6)]
+    with pytest.raises(NotEnoughError, match="2 can be had"):
+        choose(one_house, demand(spread=Spread.DOMAINS), now_ms=0, dice=dice())
+
+
 def test_without_caps_one_machine_is_enough() -> None:
     crowd = [farmer(i, networks=frozenset({"127.0.0.0/24"}), operator="me") for i in range(6)]
     assert len(choose(crowd, demand(spread=Spread.FARMERS), now_ms=0, dice=dice()).chosen) == 6
@@ -158,4 +167,5 @@ def test_independent_domains_are_joined_groups() -> None:
     ]
     assert independent_domains(crowd, Spread.STRICT) == 2
     assert independent_domains(crowd, Spread.FARMERS) == 4
+    assert independent_domains(crowd, Spread.DOMAINS) == 3
     assert independent_domains([], Spread.STRICT) == 0

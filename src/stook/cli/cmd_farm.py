@@ -9,6 +9,7 @@ import click
 
 from stook.cli.output import emit, human_duration, human_size, human_time, plural, say, warn
 from stook.cli.run import (
+    LAN_HELP,
     configure_logging,
     json_option,
     log_level,
@@ -18,7 +19,7 @@ from stook.cli.run import (
     run,
     until_stopped,
 )
-from stook.config import FarmSettings, NodeSettings, parse_duration_ms, parse_size
+from stook.config import DEFAULT_NETWORK, FarmSettings, NodeSettings, parse_duration_ms, parse_size
 from stook.errors import UserError
 
 
@@ -33,6 +34,8 @@ def farm_command() -> None:
 @click.option("--advertise", multiple=True, help="Address others reach it by, when that differs. May be repeated.")
 @click.option("--seed", "seeds", multiple=True, help="Contact URI of a node to announce to. May be repeated.")
 @click.option("--network", default="local", show_default=True, help="Name of the network it belongs to.")
+@click.option("--lan", default="", metavar="ADDRESS", help=LAN_HELP)
+@click.option("--private", is_flag=True, help="Found a private grid: only whom you invite is spoken with.")
 @click.option("--min-free-disk", default="1 GiB", show_default=True, help="Space to leave free on the disk.")
 @click.option("--storage-price", default=0, show_default=True, help="Smallest units per GiB and hour.")
 @click.option("--download-price", default=0, show_default=True, help="Smallest units per GiB sent.")
@@ -46,13 +49,20 @@ def init_command(
     home: Path, /, capacity: str, listen: str, min_free_disk: str, max_duration: str, **given: Any
 ) -> None:
     """Make a new farmer in the home directory (see `stook --home`)."""
-    from stook.assembly import create_farmer_home
+    from stook.assembly import create_farmer_home, new_network_name
 
     for size in (capacity, min_free_disk):
         parse_size(size)
     parse_duration_ms(max_duration)
+    network = given["network"]
+    if given["private"] and network == DEFAULT_NETWORK:
+        network = new_network_name()
     node = NodeSettings(
-        network=given["network"], listen=listen, advertise=tuple(given["advertise"]), seeds=tuple(given["seeds"])
+        network=network,
+        listen=listen,
+        advertise=tuple(given["advertise"]),
+        seeds=tuple(given["seeds"]),
+        lan=given["lan"],
     )
     farm = FarmSettings(
         capacity=capacity,
@@ -63,13 +73,17 @@ def init_command(
         operator=given["operator"],
         failure_domain=given["failure_domain"],
     )
-    uri = create_farmer_home(home, node, farm, new_passphrase(given["encrypt"]))
+    uri = create_farmer_home(home, node, farm, new_passphrase(given["encrypt"]), private=given["private"])
     if given["as_json"]:
-        emit({"ok": True, "home": str(home), "contact": uri})
+        emit({"ok": True, "home": str(home), "network": network, "contact": uri})
         return
     say(f"A farmer lives in {home} now, offering {human_size(parse_size(capacity))}.")
     say(f"  contact   {uri}")
-    say("Start it with `stook farm run`; give others the contact so that they find it.")
+    if given["private"]:
+        say(f"  grid      {network}: private, and you are its owner")
+        say("Start it with `stook farm run`; let others in with `stook invite create`.")
+    else:
+        say("Start it with `stook farm run`; give others the contact so that they find it.")
 
 
 @farm_command.command("run")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from stook.cli.output import emit, say
-from stook.cli.run import json_option, new_passphrase, pass_home
+from stook.cli.run import LAN_HELP, json_option, new_passphrase, pass_home
 from stook.config import NodeSettings, RentSettings
 
 _MAX_TYPED = 4096
@@ -33,6 +33,7 @@ def words_in_columns(phrase: str, columns: int = 4) -> str:
 @click.command("init")
 @click.option("--seed", "seeds", multiple=True, metavar="URI", help="Contact of a farmer to begin with. Repeatable.")
 @click.option("--network", default="local", show_default=True, help="Name of the network to join.")
+@click.option("--lan", default="", metavar="ADDRESS", help=LAN_HELP)
 @click.option(
     "--code",
     default="",
@@ -45,11 +46,11 @@ def words_in_columns(phrase: str, columns: int = 4) -> str:
 )
 @click.option(
     "--spread",
-    type=click.Choice(["strict", "farmers"]),
+    type=click.Choice(["strict", "domains", "farmers"]),
     default="strict",
     show_default=True,
-    help="strict: no operator, network (/24) or failure domain holds K shards of a segment. farmers: only distinct "
-    "farmers, for many farmers on one machine or one desk.",
+    help="strict: no operator, network (/24) or failure domain holds K shards of a segment. domains: networks do not "
+    "count, for a private grid. farmers: only distinct farmers, for many farmers on one machine or one desk.",
 )
 @click.option("--words", "from_words", is_flag=True, help="Take an identity that exists: its 24 words are asked for.")
 @click.option("--passphrase", "encrypt", is_flag=True, help="Encrypt the key file (asked for, or STOOK_PASSPHRASE).")
@@ -60,6 +61,7 @@ def init_command(
     /,
     seeds: tuple[str, ...],
     network: str,
+    lan: str,
     code: str,
     spares: int,
     spread: str,
@@ -81,7 +83,7 @@ def init_command(
     from stook.assembly import KEY_FILE, create_renter_home
     from stook.identity.keystore import inspect_key_file
 
-    node = NodeSettings(network=network, seeds=seeds)
+    node = NodeSettings(network=network, seeds=seeds, lan=lan)
     rent = RentSettings(code=code, spares=spares, spread=spread)
     phrase = typed_phrase() if from_words else None
     words = create_renter_home(home, node, rent, phrase=phrase, passphrase=new_passphrase(encrypt))
@@ -100,5 +102,5 @@ def init_command(
         say()
         say(words_in_columns(words))
         say()
-    if not seeds:
+    if not seeds and not lan:
         say(f"No farmer is known yet: name one as a seed in {home / 'config.toml'}.")

@@ -29,6 +29,10 @@ def may_be_lost(policy: Policy, spread: str) -> str:
     if spread == "strict":
         held = max(1, policy.k - 1)
         return text + f" No operator, network or failure domain holds more than {plural(held, 'shard')} of a segment."
+    if spread == "domains":
+        held = max(1, policy.k - 1)
+        text += f" No operator or failure domain holds more than {plural(held, 'shard')} of a segment."
+        return text + " Farmers on one line may be lost together: spread is set to domains."
     return text + " Farmers that share a machine or a line may be lost together: spread is set to farmers."
 
 
@@ -38,7 +42,8 @@ def reason(policy: Policy, code: str, farmers: int, domains: int, spread: str) -
         if spread == "farmers":
             return f"chosen for {plural(domains, 'farmer')} that answered lately"
         groups = "independent group" if domains == 1 else "independent groups"
-        return f"chosen for {plural(farmers, 'farmer')} in {domains:,} {groups} (operator, network, failure domain)"
+        by = "operator, failure domain" if spread == "domains" else "operator, network, failure domain"
+        return f"chosen for {plural(farmers, 'farmer')} in {domains:,} {groups} ({by})"
     short = "" if domains >= policy.n else f", for which {policy.n} independent farmers are needed and {domains} known"
     return f"set by `code` in config.toml{short}"
 

@@ -30,6 +30,8 @@ class Audited:
     silent: frozenset[NodeId]
     """Farmers that do not answer at all now."""
     liars: frozenset[NodeId]
+    holders: frozenset[NodeId]
+    """Farmers that have been asked at all: who holds nothing is asked nothing."""
 
     @property
     def bytes_per_shard(self) -> float:
@@ -41,9 +43,11 @@ async def audit(renter: Renter, farmers: Sequence[NodeId]) -> Audited:
     """A round at every farmer now; what all rounds came to."""
     await renter.agent.auditor.audit_all()
     passed = failed = proved_bytes = 0
-    silent, liars = set(), set()
+    silent, liars, holders = set(), set(), set()
     for farmer in farmers:
         known = await renter.agent.knows_of(farmer)
+        if known.rounds:
+            holders.add(farmer)
         for kept in known.rounds:
             signed = kept.file.receipt
             if signed is not None:
@@ -55,7 +59,7 @@ async def audit(renter: Renter, farmers: Sequence[NodeId]) -> Audited:
             silent.add(farmer)
         elif known.dossier.silence.state is Silence.CONDEMNED or known.dossier.score.crime is not None:
             liars.add(farmer)
-    return Audited(passed, failed, proved_bytes, frozenset(silent), frozenset(liars))
+    return Audited(passed, failed, proved_bytes, frozenset(silent), frozenset(liars), frozenset(holders))
 
 
 def health(status: AgentStatus) -> float:

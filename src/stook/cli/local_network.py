@@ -1,4 +1,6 @@
-"""A network of farmer processes on this machine's loopback, for the demo, the benchmarks and the system tests.
+"""A network of farmer processes on this machine, for the demo, the benchmarks and the system tests.
+
+They serve on loopback, or each at a place of its own: a network namespace with an address (`bench.netns`).
 
 Every farmer is an ordinary `stook farm run` with a home of its own. It stops when its standard input closes, so that
 none outlives the process that started it, however that one ends.
@@ -14,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +38,23 @@ def free_loopback_ports(count: int) -> list[int]:
             item.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a farmer serves, and what goes before its command line so that it runs there (``nsenter …``)."""
+
+    host: str
+    port: int
+    prefix: tuple[str, ...] = ()
+
+
 @dataclass
 class FarmerProcess:
-    """One farmer: its home, its contact URI, and its process while it runs."""
+    """One farmer: its home, its contact URI, where it runs, and its process while it does."""
 
     name: str
     home: Path
     uri: str
+    place: Place
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,43 +64,68 @@ class FarmerProcess:
 
 
 class LocalNetwork:
-    """Farmers on loopback. `start` them, `kill` some, `stop` the rest; the first one is everybody's seed."""
+    """Farmers on loopback, or at `places`. `start`, `kill` and `stop` them; the first one is everybody's seed."""
 
-    def __init__(self, root: Path, *, farmers: int, capacity: str, log_level: str = "warning") -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        farmers: int,
+        capacity: str,
+        log_level: str = "warning",
+        places: Sequence[Place] | None = None,
+        lan: str = "",
+    ) -> None:
+        """With `lan`, the renter's interface, nobody has a seed: all find one another by beacons on the local link."""
+        self._root = root
+        self._capacity = capacity
+        self._log_level = log_level
+        self.lan = lan
+        self.farmers: list[FarmerProcess] = []
+        if places is None:
+            places = [Place("127.0.0.1", port) for port in free_loopback_ports(farmers)]
+        for place in places[:farmers]:
+            self._add(place, self.seeds)
+
+    def add(self, seeds: tuple[str, ...]) -> FarmerProcess:
+        """One more farmer, which enters by `seeds`; it does not run yet. See `start`."""
+        return self._add(Place("127.0.0.1", free_loopback_ports(1)[0]), seeds)
+
+    def _add(self, place: Place, seeds: tuple[str, ...]) -> FarmerProcess:
         from stook.assembly import create_farmer_home
         from stook.config import FarmSettings, NodeSettings
 
-        self.farmers: list[FarmerProcess] = []
-        for number, port in enumerate(free_loopback_ports(farmers), 1):
-            name = f"farmer-{number:02d}"
-            node = NodeSettings(
-                listen=f"127.0.0.1:{port}",
-                seeds=(self.farmers[0].uri,) if self.farmers else (),
-                log_level=log_level,
-                max_nodes_per_network=0,
-            )
-            farm = FarmSettings(
-                capacity=capacity,
-                min_free_disk="64 MiB",
-                max_reserved_per_renter=capacity,
-                operator=name,
-                failure_domain=name,
-                min_duration="1 min",
-            )
-            home = root / name
-            self.farmers.append(FarmerProcess(name, home, create_farmer_home(home, node, farm)))
+        name = f"farmer-{len(self.farmers) + 1:02d}"
+        node = NodeSettings(
+            listen=f"{place.host}:{place.port}",
+            seeds=seeds,
+            lan=place.host if self.lan else "",
+            log_level=self._log_level,
+            max_nodes_per_network=0,
+        )
+        farm = FarmSettings(
+            capacity=self._capacity,
+            min_free_disk="64 MiB",
+            max_reserved_per_renter=self._capacity,
+            operator=name,
+            failure_domain=name,
+            min_duration="1 min",
+        )
+        home = self._root / name
+        self.farmers.append(FarmerProcess(name, home, create_farmer_home(home, node, farm), place))
+        return self.farmers[-1]
 
     @property
     def seeds(self) -> tuple[str, ...]:
-        """Contact URIs to enter the network by."""
-        return (self.farmers[0].uri,)
+        """Contact URIs to enter the network by: one, or none where beacons do."""
+        return (self.farmers[0].uri,) if self.farmers and not self.lan else ()
 
-    def start(self) -> None:
-        """Start every farmer that does not run and wait until all serve.
+    def start(self, farmers: Sequence[FarmerProcess] | None = None) -> None:
+        """Start every farmer, or those named, that does not run and wait until all serve.
 
         Raises `EnvironmentFault` with the end of its log when one does not come up.
         """
-        waiting = [farmer for farmer in self.farmers if not farmer.alive]
+        waiting = [farmer for farmer in (self.farmers if farmers is None else farmers) if not farmer.alive]
         deadline = time.monotonic() + START_DEADLINE_SECONDS
         if self.farmers[0] in waiting:
             # The seed first, so that everybody else finds it up.
@@ -127,7 +165,7 @@ class LocalNetwork:
         self.stop()
 
     def _spawn(self, farmer: FarmerProcess) -> None:
-        command = [sys.executable, "-m", "stook.cli.main", "--home", str(farmer.home)]
+        command = [*farmer.place.prefix, sys.executable, "-m", "stook.cli.main", "--home", str(farmer.home)]
         with (farmer.home / "farmer.log").open("ab") as log:
             farmer.process = subprocess.Popen(
                 [*command, "farm", "run", "--json", "--with-parent"],

@@ -21,6 +21,8 @@ from stook.errors import BugError, StookError
 
 COMMANDS: dict[str, str] = {
     "init": "cmd_init",
+    "join": "cmd_join",
+    "invite": "cmd_invite",
     "mb": "cmd_buckets",
     "rb": "cmd_buckets",
     "put": "cmd_put",
@@ -86,6 +88,7 @@ def cli(ctx: click.Context, home: Path | None, debug: bool) -> None:
     Try it:       stook demo
     Store:        stook init --seed URI;  stook mb photos;  stook put holiday.jpg photos/holiday.jpg
     Rent out:     stook farm init --capacity "100 GiB";  stook farm run
+    Together:     stook invite create  there;  stook join CODE  here
 
     Remote names are BUCKET/NAME. Exit codes: 0 done, 2 wrong use, 3 not found, 4 conflict, 5 this machine
     (disk, permissions), 6 another node, 7 too few farmers or shards, 130 interrupted, 70 a bug of ours.

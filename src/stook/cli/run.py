@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 pass_home = click.pass_obj
+LAN_HELP = "Find nodes on the link of the interface with this IPv4 address, without a seed; 0.0.0.0: the usual one."
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

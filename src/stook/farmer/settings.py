@@ -8,8 +8,7 @@ from stook.contracts.topics import Degree
 from stook.farmer.admission import FarmerTerms
 from stook.farmer.asking import Asking, FarmerStrategy
 from stook.farmer.capacity import CapacityLimits
-from stook.overlay.pubsub import PubSubTiming
-from stook.overlay.quasar import QuasarRules
+from stook.overlay.quasar import PubSubTiming, QuasarRules
 
 MIB = 1 << 20
 

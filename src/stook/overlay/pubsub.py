@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stook.chore import Chore
@@ -29,7 +28,7 @@ from stook.overlay.publication import (
     Updated,
     sign_publication,
 )
-from stook.overlay.quasar import Forward, Quasar, QuasarRules, choose_neighbours
+from stook.overlay.quasar import Forward, PubSubTiming, Quasar, QuasarRules, choose_neighbours
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 
 
@@ -56,25 +55,6 @@ class Acquaintances:
         if self._overlay is not None:
             known.update((contact.node_id, contact) for contact in self._overlay.neighbours())
         return list(known.values())
-
-
-@dataclass(frozen=True, slots=True)
-class PubSubTiming:
-    """When neighbours are told what."""
-
-    gossip_seconds: float = 60.0
-    lonely_seconds: float = 2.0
-    """Without a neighbour the next round comes so soon, then ever later."""
-    settle_seconds: float = 2.0
-    """So long after the first change others are told of it, together with what changed meanwhile."""
-    refresh_ms: int = 5 * 60_000
-    """A neighbour is told again after so long though nothing changed; well below a filter's life."""
-    deadline_seconds: float = 10.0
-    entries: int = 3
-    """Nodes to which a publication is handed by somebody who has no neighbours."""
-    max_copies: int = 512
-    """Copies on their way to neighbours at once; what is beyond is not sent: it comes by other ways."""
-    calls_at_once: int = 32
 
 
 class PubSub:

@@ -32,6 +32,25 @@ MAX_TOPICS = 256
 
 
 @dataclass(frozen=True, slots=True)
+class PubSubTiming:
+    """When neighbours are told what."""
+
+    gossip_seconds: float = 60.0
+    lonely_seconds: float = 2.0
+    """Without a neighbour the next round comes so soon, then ever later."""
+    settle_seconds: float = 2.0
+    """So long after the first change others are told of it, together with what changed meanwhile."""
+    refresh_ms: int = 5 * 60_000
+    """A neighbour is told again after so long though nothing changed; well below a filter's life."""
+    deadline_seconds: float = 10.0
+    entries: int = 3
+    """Nodes to which a publication is handed by somebody who has no neighbours."""
+    max_copies: int = 512
+    """Copies on their way to neighbours at once; what is beyond is not sent: it comes by other ways."""
+    calls_at_once: int = 32
+
+
+@dataclass(frozen=True, slots=True)
 class QuasarRules:
     """Bounds and widths. The defaults are those of the protocol; the simulator tries others."""
 

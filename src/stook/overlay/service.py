@@ -201,7 +201,15 @@ class OverlayNode:
             for index in self.table.unrefreshed_since(self._clock.now_ms() - HOUR_MS):
                 await self._refresh_bucket(index)
             self.chores["publish"].trigger()
+            self._remember_growth()
             return len(self.table)
+
+    async def meet(self, peer: Peer) -> None:
+        """Somebody was heard near by: a way in for who is alone, and one more contact for who is not."""
+        if len(self.table):
+            await self._enter(peer)
+        else:
+            await self.join((peer,))
 
     # --- finding -----------------------------------------------------------------------------------------------------
 
@@ -378,6 +386,14 @@ class OverlayNode:
                 await asyncio.gather(*map(self._searcher.probe, due))
         finally:
             self._probing = False
+            self._remember_growth()
+
+    def _remember_growth(self) -> None:
+        """Write down soon whom we know when that is twice as many as was written: a kill may come at any time, and who
+        remembers nobody but a seed that is gone has no way back."""
+        known = len(self._remembered)
+        if len(self.table) >= 2 * known and known <= REMEMBERED_CONTACTS // 2:
+            self.chores["remember"].trigger()
 
     async def _bring(self, node: Node, records: Sequence[SignedRecord]) -> int:
         """STORE at one node; how many of the records it keeps."""

@@ -45,7 +45,7 @@ from stook.renter.recovery import recover_placements
 from stook.renter.renewer import Renewer
 from stook.renter.repair_plan import RULES
 from stook.renter.repairer import CLIENT, Repairer, RepairSettings
-from stook.renter.roster import Roster, Sample
+from stook.renter.roster import Neighbours, Roster, Sample
 from stook.renter.slots import SlotPool
 from stook.shards.erasure import Codec
 from stook.shards.geometry import Policy
@@ -117,6 +117,7 @@ class LocalAgent:
         seeds: Sequence[Peer] = (),
         farmers: Sequence[Peer] = (),
         sample: Sample | None = None,
+        neighbours: Neighbours = tuple,
         options: AgentOptions = AgentOptions(),
         neighbourhood: Neighbourhood | None = None,
         on_error: Callable[[str, Exception], None] = _silent,
@@ -141,7 +142,7 @@ class LocalAgent:
             max_download_price_per_gib=options.max_download_price_per_gib,
         )
         self.book = FarmerBook(store, network, clock, offload)
-        self.roster = Roster(self.book, endpoint, clock, seeds, farmers, sample)
+        self.roster = Roster(self.book, endpoint, clock, seeds, farmers, sample, neighbours)
         self._desk = ClaimDesk(
             endpoint=endpoint,
             key=key,

@@ -33,8 +33,8 @@ from stook.errors import MalformedError, ReasonCode, RefusedError, UserError
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId, NodeId
 from stook.overlay.publication import MAX_TTL, SignedPublication
-from stook.overlay.pubsub import Acquaintances, Neighbourhood, PubSub, PubSubTiming
-from stook.overlay.quasar import QuasarRules
+from stook.overlay.pubsub import Acquaintances, Neighbourhood, PubSub
+from stook.overlay.quasar import PubSubTiming, QuasarRules
 from stook.renter.bargain import Kept, RenterStrategy, Table
 from stook.renter.book import FarmerBook
 from stook.renter.drafts import DraftRules, market_draft

@@ -29,6 +29,8 @@ class Spread(enum.Enum):
 
     STRICT = "strict"
     """One shard per farmer; fewer than k per operator, network and failure domain."""
+    DOMAINS = "domains"
+    """The same without the networks: for a private grid, whose members may sit on one line and know their buildings."""
     FARMERS = "farmers"
     """Distinct farmers only: for many farmers on one machine or one desk. Correlated loss is then not guarded."""
 
@@ -143,27 +145,31 @@ def _unfit(candidate: Candidate, demand: Demand, excluding: frozenset[NodeId], n
     return found if candidate.barred is None or found is Reason.EXCLUDED else candidate.barred
 
 
+def _groups(candidate: Candidate, spread: Spread) -> Iterator[tuple[Reason, str]]:
+    """What a farmer shares with others that may fail together with it."""
+    if candidate.operator:
+        yield Reason.OPERATOR_CAP, candidate.operator
+    for network in candidate.networks if spread is not Spread.DOMAINS else ():
+        yield Reason.NETWORK_CAP, network
+    if candidate.failure_domain:
+        yield Reason.DOMAIN_CAP, candidate.failure_domain
+
+
 class _Caps:
     """Shards of one segment counted per group while they are handed out."""
 
     def __init__(self, demand: Demand, holders: Iterable[Candidate]) -> None:
         self._cap = group_cap(demand.k)
-        self._strict = demand.spread is Spread.STRICT
+        self._spread = demand.spread
         self._held: Counter[tuple[Reason, str]] = Counter()
         for holder in holders:
             self.take(holder)
 
-    @staticmethod
-    def groups(candidate: Candidate) -> Iterator[tuple[Reason, str]]:
-        if candidate.operator:
-            yield Reason.OPERATOR_CAP, candidate.operator
-        for network in candidate.networks:
-            yield Reason.NETWORK_CAP, network
-        if candidate.failure_domain:
-            yield Reason.DOMAIN_CAP, candidate.failure_domain
+    def groups(self, candidate: Candidate) -> Iterator[tuple[Reason, str]]:
+        return _groups(candidate, self._spread)
 
     def full(self, candidate: Candidate) -> Reason | None:
-        if not self._strict:
+        if self._spread is Spread.FARMERS:
             return None
         return next((group[0] for group in self.groups(candidate) if self._held[group] >= self._cap), None)
 
@@ -291,7 +297,7 @@ def independent_domains(candidates: Iterable[Candidate], spread: Spread) -> int:
     """How many groups of farmers fail independently, as far as declarations and addresses tell.
 
     Farmers that share an operator, a network or a failure domain are one group (transitively). With
-    `Spread.FARMERS` each farmer counts.
+    `Spread.DOMAINS` networks do not count, with `Spread.FARMERS` each farmer does.
     """
     parent: dict[object, object] = {}
 
@@ -305,8 +311,8 @@ def independent_domains(candidates: Iterable[Candidate], spread: Spread) -> int:
     for candidate in candidates:
         nodes.append(candidate.node_id)
         find(candidate.node_id)
-        if spread is Spread.STRICT:
-            for group in _Caps.groups(candidate):
+        if spread is not Spread.FARMERS:
+            for group in _groups(candidate, spread):
                 parent[find(group)] = find(candidate.node_id)
     return len({find(node) for node in nodes})
 

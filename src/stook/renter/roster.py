@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from stook.clock import Clock
 from stook.codec import decode, encode
@@ -31,12 +31,15 @@ _SAMPLED = 64
 """Contacts looked at in one round of `discover`."""
 Sample = Callable[[int], Awaitable[Sequence[SignedContact]]]
 """Gives so many contacts from all over the network (`stook.overlay.ports.Overlay.sample`)."""
+Neighbours = Callable[[], Sequence[Peer]]
+"""Gives who was heard on the local link (`stook.overlay.neighbours`)."""
+_STAND_INS = 8
 _MAX_ASKED = 128
 """Farmers asked in one round, those with the oldest announcements first."""
 
 
 class Roster:
-    """Keeps the farmer book up to date from a static list, from seeds, and from the overlay."""
+    """Keeps the farmer book up to date from a static list, from seeds, neighbours, and the overlay."""
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Roster:
         seeds: Sequence[Peer],
         farmers: Sequence[Peer],
         sample: Sample | None = None,
+        neighbours: Neighbours = tuple,
     ) -> None:
         self._book = book
         self._endpoint = endpoint
@@ -53,16 +57,23 @@ class Roster:
         self._seeds = tuple(seeds)
         self._farmers = tuple(farmers)
         self._sample = sample
+        self._neighbours = neighbours
         self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def refresh(self) -> None:
-        """One round: seeds and named farmers, then known farmers whose word has grown old. Failures are only noted."""
+        """One round: seeds, neighbours and named farmers, then known farmers whose word has grown old.
+
+        Failures are only noted. If nobody answers whose business it is, farmers we know stand in for the seeds.
+        """
+        seeds = {peer.node_id: peer for peer in (*self._neighbours(), *self._seeds)}
         async with Tasks() as group:
-            for seed in self._seeds:
-                group.create_task(self._ask_seed(seed))
-            for farmer in {peer.node_id: peer for peer in (*self._seeds, *self._farmers)}.values():
+            asked = [group.create_task(self._ask_seed(seed)) for seed in seeds.values()]
+            for farmer in (seeds | {peer.node_id: peer for peer in self._farmers}).values():
                 group.create_task(self._ask_farmer(farmer))
         async with Tasks() as group:
+            if asked and not any(task.result() for task in asked):
+                for node_id in self._stand_ins(seeds):
+                    group.create_task(self._ask_seed(self._book.peer(node_id)))
             for node_id in self._stale():
                 group.create_task(self._ask_farmer(self._book.peer(node_id)))
 
@@ -91,15 +102,26 @@ class Roster:
         old = [node_id for node_id, issued_ms in issued.items() if issued_ms < before]
         return sorted(old, key=lambda node_id: issued[node_id])[:_MAX_ASKED]
 
-    async def _ask_seed(self, seed: Peer) -> None:
+    def _stand_ins(self, seeds: Collection[NodeId]) -> list[NodeId]:
+        """Whom to ask in the seeds' place: those we heard of last."""
+        heard = {
+            node_id: signed.announcement.issued_ms
+            for node_id in self._book.farmers()
+            if node_id not in seeds and (signed := self._book.announcement(node_id)) is not None
+        }
+        return sorted(heard, key=lambda node_id: (-heard[node_id], node_id))[:_STAND_INS]
+
+    async def _ask_seed(self, seed: Peer) -> bool:
+        """Ask whom it knows; whether it answered."""
         reply = await self._call(seed, Method.CONTACTS, encode(ContactsRequest(limit=MAX_ANNOUNCEMENTS)))
         if reply is None:
-            return
+            return False
         try:
             announcements: Sequence[SignedAnnouncement] = decode(ContactsReply, reply).announcements
         except PeerError:
-            return
+            return False
         await self._book.learn(announcements)
+        return True
 
     async def _ask_farmer(self, farmer: Peer) -> None:
         reply = await self._call(farmer, Method.CAPACITY, encode(CapacityRequest()))

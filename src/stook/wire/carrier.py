@@ -94,3 +94,23 @@ class Carrier(Protocol):
     async def listen(self, host: str, port: int, accept: Accept) -> Listener:
         """Accept connections; port 0 takes a free one. Raises `EnvironmentFault` when the port cannot be bound."""
         ...
+
+
+OnDatagram = Callable[[bytes, tuple[str, int]], None]
+"""Told of a datagram and the host and port that it came from."""
+
+
+class LocalLink(Protocol):
+    """One host's place on a link. The simulator brings its own."""
+
+    def open(self, on_datagram: OnDatagram) -> None:
+        """Begin to listen. Raises `EnvironmentFault`."""
+        ...
+
+    def send(self, data: bytes, to: tuple[str, int] | None = None) -> None:
+        """To everybody on the link, or to one host and port. Never raises: a datagram may be lost anyway."""
+        ...
+
+    def close(self) -> None:
+        """Listen no more. Idempotent."""
+        ...

@@ -23,6 +23,7 @@ from stook.errors import (
 )
 from stook.identity.contact import MAX_CONTACT_BYTES, Address, SignedContact
 from stook.identity.keys import NodeKey
+from stook.identity.membership import Gate
 from stook.ids import NONCE_BYTES, NetworkId, NodeId, SessionNonce
 from stook.wire.carrier import Carrier, Connection, Listener, Receiver
 from stook.wire.events import Opened, RequestReceived
@@ -89,6 +90,7 @@ class Endpoint:
         carrier: Carrier,
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
         puzzle_nonce: int = 0,
+        gate: Gate | None = None,
         on_error: OnError | None = None,
         on_contact: OnContact | None = None,
     ) -> None:
@@ -104,6 +106,7 @@ class Endpoint:
         self._network = network
         self._carrier = carrier
         self._puzzle_nonce = puzzle_nonce
+        self._gate = gate
         self._on_error = on_error if on_error is not None else _report_to_loop
         self.on_contact = on_contact
         """May be set later, by whoever keeps contacts."""
@@ -190,6 +193,8 @@ class Endpoint:
                 link.retire()
         signed = decode(SignedContact, answer, max_bytes=MAX_CONTACT_BYTES)
         peer = link.peer_id.hex()
+        if not link.member_until_ms:
+            raise MisbehaviourError(ReasonCode.NOT_A_MEMBER, "does not belong to this grid", peer=peer)
         if signed.node_id != link.peer_id or signed.contact.network != self._network:
             raise MisbehaviourError(ReasonCode.WRONG_IDENTITY, "PROBE answered with another node's contact", peer=peer)
         if not signed.verifies():
@@ -231,9 +236,13 @@ class Endpoint:
 
     def link_opened(self, link: Link, opened: Opened) -> None:
         """A peer's hello was good."""
+        if self._gate is not None:
+            link.member_until_ms = self._gate.member_until_ms(
+                opened.peer_id, opened.extension, now_ms=self.clock.now_ms()
+            )
         if opened.addressed:
             self._pool.opened(link)
-        if opened.contact is not None and self.on_contact is not None:
+        if opened.contact is not None and self.on_contact is not None and link.member_until_ms:
             dialled = link.dialled
             self.on_contact(opened.contact, None if dialled is None else Reached(*dialled, link.remote[0]))
 
@@ -266,12 +275,19 @@ class Endpoint:
     def _handler_for(self, link: Link, request: RequestReceived) -> Handler:
         if not link.session.addressed and request.method != PROBE:
             raise RefusedError(ReasonCode.UNADDRESSED_SESSION, "say whom you mean in the hello")
+        self._check_member(link, request.method)
         if link.request_bytes > self.limits.max_request_bytes_per_session:
             raise RefusedError(ReasonCode.BUSY, "too many requests at once")
         handler = self._handlers.get(request.method)
         if handler is None:
             raise RefusedError(ReasonCode.UNKNOWN_METHOD, request.method)
         return handler
+
+    def _check_member(self, link: Link, method: str) -> None:
+        """Strangers get no farther in a private grid, and members no longer than their membership."""
+        gate = self._gate
+        if gate is not None and method not in gate.open_methods and link.member_until_ms <= self.clock.now_ms():
+            raise RefusedError(ReasonCode.NOT_A_MEMBER, "this is a private grid: ask its owner for an invite")
 
     def _refuse_for(self, exchange: Exchange, error: Exception) -> None:
         """Turn what a handler raised into a refusal; tell `on_error` when the fault is ours."""
@@ -327,6 +343,8 @@ class Endpoint:
             if self._closing:
                 raise UnreachableError("this node is shutting down", peer=to.node_id.hex())
             link = await self._pool.reach(to.node_id, to.addresses)
+            if self._gate is not None and link.member_until_ms <= self.clock.now_ms():
+                raise MisbehaviourError(ReasonCode.NOT_A_MEMBER, "does not belong to this grid", peer=to.node_id.hex())
             try:
                 exchange = await link.open(method, payload, alone=alone)
             except NotLookedAtError:
@@ -381,6 +399,7 @@ class Endpoint:
             puzzle_nonce=self._puzzle_nonce,
             max_exchanges=self.limits.max_exchanges_per_session,
             contact=self.contact,
+            extension=b"" if self._gate is None else self._gate.shown,
             puzzle_bits_asked=self.limits.puzzle_bits,
         )
         session = Session(

@@ -20,6 +20,8 @@ class Opened:
     version: int
     addressed: bool
     contact: SignedContact | None
+    extension: bytes = b""
+    """What else the hello said: in a private grid the peer's membership."""
 
 
 @dataclass(frozen=True, slots=True)

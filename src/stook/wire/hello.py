@@ -70,7 +70,7 @@ class Hello(Record):
     """How many exchanges the other end may have open with this node at once."""
     contact: SignedContact | None
     extension: Annotated[bytes, Meta(max_length=512)]
-    """Empty in version 1; receivers of version 1 ignore it."""
+    """In a private grid the node's membership (`stook.identity.membership`), else empty; open networks ignore it."""
 
     @property
     def digest(self) -> bytes:
@@ -94,6 +94,7 @@ class Party:
     puzzle_nonce: int = 0
     max_exchanges: int = 64
     contact: SignedContact | None = None
+    extension: bytes = b""
     puzzle_bits_asked: int = 0
     version_min: int = VERSION_MIN
     version_max: int = VERSION_MAX
@@ -129,7 +130,7 @@ def make_hello(
         puzzle_nonce=party.puzzle_nonce,
         max_exchanges=party.max_exchanges,
         contact=party.contact,
-        extension=b"",
+        extension=party.extension,
     )
     return encode(SignedHello(hello, party.key.sign(hello.digest)))
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from stook.clock import Clock, Entropy
 from stook.errors import BugError, PeerError, ReasonCode, RefusedError, UnreachableError
+from stook.identity.membership import FOR_EVER_MS
 from stook.ids import NONCE_BYTES, MessageId, NodeId, PublicKey
 from stook.wire.carrier import Connection
 from stook.wire.events import (
@@ -75,6 +76,8 @@ class Link:
         self.download = owner.download
         self.peer_id = NodeId(b"")
         self.peer_key = PublicKey(b"")
+        self.member_until_ms = FOR_EVER_MS
+        """Until when the peer belongs to our private grid; 0 for a stranger. In an open network nobody asks."""
         self.dialled: tuple[str, int] | None = None
         """The host and port that we called; None when the peer called us."""
         self.writable = True

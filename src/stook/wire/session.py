@@ -301,7 +301,9 @@ class Session:
             self.addressed = hello.recipient != b""
             self._say_hello(peer_id, hello.nonce, self._now_ms)
         self.state = SessionState.LEAVING if self.said_goodbye or self.heard_goodbye else SessionState.OPEN
-        self._events.append(Opened(peer_id, PublicKey(hello.public_key), version, self.addressed, hello.contact))
+        self._events.append(
+            Opened(peer_id, PublicKey(hello.public_key), version, self.addressed, hello.contact, hello.extension)
+        )
 
     def _on_message(self, exchange_id: int, body: bytearray) -> None:
         if exchange_id not in self._flows:

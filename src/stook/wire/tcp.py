@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 
 from typing_extensions import Buffer
 
@@ -18,6 +20,10 @@ RAW_BYTES = 1024 * 1024
 """The most ciphertext taken from a socket at once; one buffer may serve all connections (see `_raw_buffer`)."""
 HIGH_WATER_BYTES = 1024 * 1024
 WHOLE_RECORD_BYTES = 16 * 1024
+CONGESTION_CONTROL = b"bbr"
+"""Paces by what arrives. The usual ones halve their speed at every loss, also where losses are no sign of congestion:
+with 160 ms there and back and 1 % lost they give 0.1 MB/s, this one 5 (decision 0240).
+"""
 CLOSE_SECONDS = 5.0
 """How long an orderly close may take to flush before the connection is cut."""
 
@@ -189,7 +195,7 @@ class TcpConnection:
         self._landing.taken()
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self._remote = tuple(transport.get_extra_info("peername", ("", 0))[:2])
-        _tune(transport.get_extra_info("socket"))
+        _tune(transport.get_extra_info("socket"), self._remote[0])
         if self._channel is not None:
             self._make_receiver()
         self._shake()
@@ -305,11 +311,22 @@ class _Protocol(asyncio.BufferedProtocol):
         self._connection.lost(exc)
 
 
-def _tune(sock: socket.socket | None) -> None:
-    """Small frames leave at once; a peer that vanished is noticed."""
+def _tune(sock: socket.socket | None, host: str) -> None:
+    """Small frames leave at once; a peer that vanished is noticed; a lost packet is no reason to slow down."""
     if sock is None:
         return
+    if hasattr(socket, "TCP_CONGESTION") and not _is_here(host):
+        with suppress(OSError):  # a kernel without it, or one that does not let us
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION_CONTROL)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
+
+
+def _is_here(host: str) -> bool:
+    """Whether the other end is on this machine, where nothing is lost and the kernel's own choice is fastest."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
