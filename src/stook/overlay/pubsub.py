@@ -77,7 +77,7 @@ class PubSub:
         on_publication: Callable[[SignedPublication], None],
         on_error: Callable[[str, Exception], None],
         rules: QuasarRules = QuasarRules(),  # noqa: B008 - a frozen value
-        timing: PubSubTiming = PubSubTiming(),
+        timing: PubSubTiming = PubSubTiming(),  # noqa: B008 - a frozen value
         puzzle_nonce: int = 0,
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
