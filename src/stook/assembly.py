@@ -273,7 +273,14 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
         bound = await endpoint.listen(*config.parse_address(settings.node.listen))
         addresses = advertised(settings.node, bound)
         now_ms = clock.now_ms()
-        endpoint.contact = sign_contact(key, network=network, addresses=addresses, sequence=now_ms, issued_ms=now_ms)
+        endpoint.contact = sign_contact(
+            key,
+            network=network,
+            addresses=addresses,
+            sequence=now_ms,
+            issued_ms=now_ms,
+            puzzle_nonce=settings.node.puzzle_nonce,
+        )
         book = ContactBook(network, _book_limits(settings.node))
         farmer = Farmer(
             key=key,
