@@ -27,6 +27,8 @@ PATIENCE_SECONDS = 2.0
 """After so long a lookup asks somebody else too; the answer still counts when it comes."""
 OUTAGE_MS = 60_000
 """With nobody heard for so long, failures are our own line's."""
+STRANGER_MS = 3_600_000
+"""How long a node that serves no overlay is left out."""
 MAX_CANDIDATES = 256
 MAX_CANDIDATES_PER_NETWORK = 8
 _MAX_CHECKED = 4096
@@ -73,8 +75,8 @@ class Searcher:
         self._checked: OrderedDict[SignedContact, bool] = OrderedDict()
         self._doubted: list[tuple[NodeId, int]] = []
         """Who did not answer while nobody did."""
-        self._strangers: OrderedDict[NodeId, None] = OrderedDict()
-        """Nodes that serve no overlay."""
+        self._strangers: OrderedDict[NodeId, int] = OrderedDict()
+        """Nodes that serve no overlay, and when that was found out."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._reached: OrderedDict[NodeId, str] = OrderedDict()
 
@@ -85,7 +87,7 @@ class Searcher:
         if not self._is_acceptable(contact):
             return
         node = Node.of(contact)
-        if node.node_id in self._strangers:
+        if self._is_stranger(node.node_id):
             return
         at_home = reached is not None and any(
             (address.host, address.port) == (reached.host, reached.port) for address in contact.contact.addresses
@@ -108,7 +110,7 @@ class Searcher:
                 node = Node.of(contact)
                 known = self.table.get(node.node_id)
                 older = known is not None and known.contact.contact.sequence >= contact.contact.sequence
-                if node.node_id not in self._strangers:
+                if not self._is_stranger(node.node_id):
                     nodes.append(known if known is not None and older else node)
         return nodes
 
@@ -121,7 +123,7 @@ class Searcher:
             reply = await self._endpoint.call(Peer.of(node.contact), method, payload, deadline_seconds=CALL_SECONDS)
         except RefusedError as refusal:
             if refusal.code is ReasonCode.UNKNOWN_METHOD:
-                self._is_stranger(node.node_id)
+                self._leave_out(node.node_id)
             else:
                 self._answered(node)
             return None
@@ -287,8 +289,11 @@ class Searcher:
         else:
             self._doubted = [*self._doubted[-MAX_CANDIDATES:], (node.node_id, now_ms)]
 
-    def _is_stranger(self, node_id: NodeId) -> None:
+    def _is_stranger(self, node_id: NodeId) -> bool:
+        return self._clock.now_ms() - self._strangers.get(node_id, -STRANGER_MS) < STRANGER_MS
+
+    def _leave_out(self, node_id: NodeId) -> None:
         self.table.forget(node_id)
-        self._strangers[node_id] = None
+        self._strangers[node_id] = self._clock.now_ms()
         if len(self._strangers) > _MAX_CHECKED:
             self._strangers.popitem(last=False)
