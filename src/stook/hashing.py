@@ -53,6 +53,9 @@ class Tag(enum.Enum):
     SALTED_LEAF = "salted-leaf"
     SALTED_ROOT = "salted-root"
     CERTIFICATE = "restore-certificate"
+    BANDWIDTH_ORDER = "bandwidth-order"
+    PAY_BATCH = "pay-batch"
+    PAY_AGREEMENT = "pay-agreement"
 
     @property
     def key(self) -> bytes:
