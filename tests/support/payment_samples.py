@@ -60,7 +60,7 @@ class Pair:
         if change is not None:
             self._apply(side, change)
 
-    def round(self, known: Facts, theirs: dict[ContractId, Held] | None = None, *, answered: bool = False) -> list:
+    def round(self, known: Facts, theirs: dict[ContractId, Held] | None = None, *, was_there: bool = False) -> list:
         """The payer draws up, the payee takes; the agreements."""
         found = []
         held = {each.contract_id: each for each in known.held} if theirs is None else theirs
@@ -68,7 +68,7 @@ class Pair:
             self._apply("payer", change)
             signed = change.batches[0].signed
             self.batches.append(signed.batch)
-            step = take(self.payee, self.spans["payee"], signed, Known(held, answered, known.now_ms), FARMER)
+            step = take(self.payee, self.spans["payee"], signed, Known(held, was_there, known.now_ms), FARMER)
             self._apply("payee", step)
             found.append(step.batches[0].agreement)
         return found

@@ -93,7 +93,7 @@ def test_a_gap_that_was_answered_is_disputed() -> None:
         pair, one = Pair(), held(1)
         pair.round(facts(NOW_MS + HOUR_MS, one))
         known = facts(NOW_MS + DAY_MS, one, gap_until_ms=NOW_MS + DAY_MS, gap_receipt=bytes(32))
-        agreements = pair.round(known, answered=answered)
+        agreements = pair.round(known, was_there=answered)
         assert pair.batches[1].kind is BatchKind.GAP
         assert agreements[0].agreed is not answered
         assert (pair.payee.disputed > 0) is answered

@@ -29,9 +29,13 @@ from stook.farmer.refusals import refusal_of
 from stook.farmer.scrub import Scrub
 from stook.farmer.settings import FarmerSettings
 from stook.farmer.status import AuditStatus, ExitStatus, FarmerStatus, ScrubReport, Tally
+from stook.farmer.till import Till
 from stook.farmer.transfers import TransferDesk
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId
+from stook.payments.messages import PayMethod
+from stook.payments.settlement import LedgerSettlement, Settlement
+from stook.storage.books import Books
 from stook.storage.ports import ContractStore, ShardStore
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 
@@ -60,8 +64,24 @@ class Farmer:
         free_disk: Callable[[], int],
         settings: FarmerSettings,
         seeds: Sequence[Peer] = (),
+        books: Books | None = None,
+        settlement: Settlement | None = None,
         log: FilteringBoundLogger | None = None,
     ) -> None:
+        log = log if log is not None else structlog.get_logger("stook.farmer")
+        till = None
+        if books is not None:
+            till = Till(
+                key=key,
+                network=network,
+                contracts=contracts,
+                books=books,
+                settlement=settlement if settlement is not None else LedgerSettlement(network),
+                clock=clock,
+                offload=offload,
+                log=log,
+                rules=settings.credit,
+            )
         self._parts = Parts(
             key=key,
             network=network,
@@ -72,10 +92,11 @@ class Farmer:
             clock=clock,
             offload=offload,
             free_disk=free_disk,
-            log=log if log is not None else structlog.get_logger("stook.farmer"),
+            log=log,
             gate=ShardGate(),
             lanes=Lanes(settings.transfers),
             tally=Tally(),
+            till=till,
         )
         self._endpoint = endpoint
         self._accepting = False
@@ -97,6 +118,11 @@ class Farmer:
             "declare": Chore("declare", intervals.declare_seconds, self.declare_losses, self._chore_failed),
             "move": Chore("move", intervals.move_seconds, self.move, self._chore_failed),
         }
+        if till is not None:
+            self.chores = {
+                **self.chores,
+                "collect": Chore("collect", intervals.collect_seconds, till.collect, self._chore_failed),
+            }
         """By name, to pause and to step."""
 
     # --- beginning and end -------------------------------------------------------------------------------------------
@@ -121,6 +147,8 @@ class Farmer:
             swept_bytes=report.partial_bytes_swept,
         )
         await self._mover.look()
+        if parts.till is not None:
+            await parts.till.collect()
         self._started_ms = parts.clock.now_ms()
         for method, handler in self._handlers().items():
             self._endpoint.handle(method, self._guarded(method, handler))
@@ -168,6 +196,7 @@ class Farmer:
             AuditMethod.AUDIT_RECEIPT: audits.receipt,
             AuditMethod.HEARTBEAT: audits.heartbeat,
             MoveMethod.MOVE: self._mover.move,
+            **({PayMethod.PAY: till.pay, PayMethod.ORDER: till.order} if (till := self._parts.till) else {}),
         }
 
     def _guarded(self, method: str, handler: Handler) -> Handler:
@@ -233,6 +262,11 @@ class Farmer:
 
     def _chore_failed(self, name: str, error: Exception) -> None:
         self._parts.log.error("chore failed", chore=name, why=str(error), exc_info=error)
+
+    @property
+    def till(self) -> Till | None:
+        """The earning part, if it keeps books."""
+        return self._parts.till
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

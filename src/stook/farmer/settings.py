@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from stook.farmer.admission import FarmerTerms
 from stook.farmer.capacity import CapacityLimits
+from stook.payments.enforcement import CreditRules
 
 MIB = 1 << 20
 
@@ -60,6 +61,8 @@ class ChoreIntervals:
     announce_seconds: float = 300.0
     move_seconds: float = 300.0
     """How often orders of MOVE that were tried in vain are looked at; new ones are at once."""
+    collect_seconds: float = 3600.0
+    """How often what renters owe is added up."""
     declare_seconds: float = 300.0
     """How often renters that are connected are told of losses they have not noted."""
 
@@ -73,3 +76,4 @@ class FarmerSettings:
     transfers: TransferLimits = field(default_factory=TransferLimits)
     chores: ChoreIntervals = field(default_factory=ChoreIntervals)
     audits: AuditLimits = field(default_factory=AuditLimits)
+    credit: CreditRules = field(default_factory=CreditRules)

@@ -40,6 +40,12 @@ class Account:
     disputed: Amount = NOTHING
     """What the payee claims beyond what the payer admits."""
     since_ms: int = 0
+    silent_ms: int = 0
+    """When the payer first saw, since the last batch, that the payee was silent; 0: it did not."""
+    floor_seq: int = 0
+    """The batch that was adopted from the payee after our books were lost; 0: they never were."""
+    floor_ms: int = 0
+    """How far that one reached: nothing before is paid for again."""
     """When the account began."""
     version: int = 0
     """Counts changes; a change names the one it was made from."""

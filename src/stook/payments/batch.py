@@ -41,6 +41,8 @@ class BatchKind(enum.IntEnum):
     EARNED = 1
     GAP = 2
     """The payee was silent when it was asked."""
+    RESTART = 3
+    """The payer lost its books: what was open ends where they ended; what is opened begins there, or later."""
 
 
 class Reason(enum.IntEnum):
@@ -52,8 +54,6 @@ class Reason(enum.IntEnum):
     FAILED = 4
     GONE = 5
     RENEWED = 6
-    RESTARTED = 7
-    """The payer lost its books and begins this contract anew where they ended."""
 
 
 class Opening(Record):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from stook.ids import ContractId
 from stook.money import Amount, download_cost
 from stook.payments.account import Account
+from stook.payments.orders import TOLERANCE
 from stook.payments.posting import Held, Standing
 from stook.payments.tariff import Span
 
@@ -81,7 +82,7 @@ def unpaid(
         grace = max(grace, each.terms.grace_ms)
     billed = max(0, account.unpaid) if account is not None else 0
     disputed = account.disputed if account is not None else 0
-    if (billed or disputed) and account is not None:
+    if account is not None and (billed or disputed > account.owed // TOLERANCE):
         oldest = min(oldest or cut, cut)
     served = sum(download_cost(price, size) for price, size in unsigned_bytes.items())
     return Unpaid(Amount(accrued), Amount(billed), Amount(disputed), Amount(served), oldest, grace)

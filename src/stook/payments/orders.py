@@ -19,9 +19,9 @@ from stook.ids import NetworkId, NetworkIdField, PublicKey, PublicKeyField, Sign
 
 ORDER_VERSION = 1
 MAX_PRICES = 8
-STEP_BYTES = 16 << 20
+STEP_BYTES = 64 << 20
 """What a farmer serves ahead of the word of who fetches, besides an eighth of what was signed for."""
-SIGN_EVERY_BYTES = 4 << 20
+SIGN_EVERY_BYTES = 8 << 20
 TOLERANCE = 8
 DAY_MS = 24 * 3_600_000
 

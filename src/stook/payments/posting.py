@@ -102,18 +102,19 @@ def draw_up(
         changes.append(step)
         account, from_ms = _after(step.account), gap_ms
     opened, closed = _moves(account, open_spans, facts, from_ms, to_ms)
+    kind = BatchKind.RESTART if account.seq and account.seq == account.floor_seq else BatchKind.EARNED
     orders = tuple(order for order in facts.orders if _is_new(order, account.billed))
-    if not (opened or closed or orders or (open_spans and to_ms > from_ms)):
+    restart = kind is BatchKind.RESTART
+    if not (opened or closed or orders or restart or (open_spans and to_ms > from_ms)):
         return changes
     while len(opened) > MAX_CHANGES or len(closed) > MAX_CHANGES:
         some = opened[:MAX_CHANGES], closed[:MAX_CHANGES]
-        step = _step(account, open_spans, *some, (), network, key, from_ms, from_ms, b"", BatchKind.EARNED)
+        step = _step(account, open_spans, *some, (), network, key, from_ms, from_ms, b"", kind)
         changes.append(step)
+        kind = BatchKind.EARNED
         account, opened, closed = _after(step.account), opened[MAX_CHANGES:], closed[MAX_CHANGES:]
     changes.append(
-        _step(
-            account, open_spans, opened, closed, orders, network, key, from_ms, to_ms, facts.receipt, BatchKind.EARNED
-        )
+        _step(account, open_spans, opened, closed, orders, network, key, from_ms, to_ms, facts.receipt, kind)
     )
     return changes
 
@@ -146,7 +147,8 @@ def _moves(
         if span is None:
             if held.standing is Standing.STORED and terms.end_ms > from_ms and terms.begin_ms <= to_ms:
                 again = name in facts.paid_before
-                opened.append(_Open(terms, to_ms if again else max(terms.begin_ms, facts.gap_until_ms)))
+                first = max(terms.begin_ms, facts.gap_until_ms, account.floor_ms)
+                opened.append(_Open(terms, to_ms if again else first))
         elif held.standing is not Standing.STORED:
             stop = held.over_ms if held.standing is Standing.ERASED and held.over_ms else from_ms
             closed.append(Closing(name, min(max(stop, from_ms), to_ms), _REASONS[held.standing]))
@@ -230,6 +232,7 @@ def _grown(account: Account, batch: Batch, orders: Sequence[SignedOrder]) -> Acc
         billed=billed,
         orders=newest(account.orders, orders),
         since_ms=account.since_ms or batch.from_ms,
+        silent_ms=0,
     )
 
 
@@ -292,8 +295,8 @@ class Known:
 
     held: Mapping[ContractId, Held]
     """Its own contracts, as far as the batch names them or they have open spans."""
-    answered: bool
-    """Whether it signed a page of the challenge that the batch names as a gap's reason."""
+    was_there: bool
+    """Whether it can say of itself that it was there all through a gap: it ran, or signed what the gap names."""
     now_ms: int
 
 
@@ -311,10 +314,10 @@ def take(
     paying = [*ended, *open_spans.values()]
     storage: int = storage_owed(paying, batch.seq, batch.from_ms, batch.to_ms)
     if batch.kind is BatchKind.GAP:
-        if not known.answered:
+        if not known.was_there:
             storage = 0
         else:
-            doubts.append("we signed an answer to the challenge that the gap names")
+            doubts.append("we were there all through the gap")
     storage += sum(span.owed(batch.seq, batch.from_ms, batch.to_ms) for span in unjust)
     own_orders = newest(batch.orders, (each for each in account.orders if each.order.signed_at_ms < batch.to_ms))
     download = _download(account, own_orders)
@@ -341,6 +344,9 @@ def _close(
 ) -> tuple[tuple[Span, ...], list[Span]]:
     """The spans that the batch ends, and those among them, as we would have paid them, that it ends unjustly."""
     ended, unjust = [], []
+    if batch.kind is BatchKind.RESTART:
+        ended = [span.closed(batch.from_ms, batch.seq) for span in spans.values()]
+        spans.clear()
     for closing in batch.closed:
         span = spans.pop(closing.contract_id, None)
         if span is None:
@@ -351,7 +357,7 @@ def _close(
         holds = held is not None and held.standing is Standing.STORED
         renewed = held is not None and closing.reason is Reason.RENEWED and held.terms.revision > span.revision
         over = min(span.stop_ms, batch.to_ms)
-        if holds and not renewed and closing.reason is not Reason.RESTARTED and done.stop_ms < over:
+        if holds and not renewed and done.stop_ms < over:
             doubts.append(f"{closing.contract_id.hex()[:16]} is stored here and not paid ({closing.reason.name})")
             unjust.append(replace(span, start_ms=max(done.stop_ms, span.start_ms), opened_seq=batch.seq))
     return tuple(ended), unjust

@@ -25,6 +25,7 @@ from stook.contracts.verdict import Verdict
 from stook.errors import EnvironmentFault, MisbehaviourError, NotEnoughError, ReasonCode
 from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey, SegmentId
+from stook.payments.settlement import LedgerSettlement, Settlement
 from stook.renter.auditor import Auditor, AuditRules
 from stook.renter.book import FarmerBook
 from stook.renter.caretaker import Caretaker, CareTiming
@@ -33,6 +34,7 @@ from stook.renter.drafts import DAY_MS, HOUR_MS, DraftRules
 from stook.renter.durability_facts import farmer_facts, held_segments
 from stook.renter.mover import Mover
 from stook.renter.outlook import FarmerFacts, HeldSegment
+from stook.renter.paymaster import Paymaster, PayRules
 from stook.renter.planner import Candidate, Spread, independent_domains
 from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, Placed, PlacementPolicy, Ticket
 from stook.renter.recovery import recover_placements
@@ -44,6 +46,7 @@ from stook.shards.erasure import Codec
 from stook.shards.geometry import Policy
 from stook.shards.mask import segment_mask_key
 from stook.storage.agent_audit_ports import Dossier, FlightRow, KeptReceipt
+from stook.storage.books import Books
 from stook.storage.renter_ports import (
     AgentStore,
     Outcome,
@@ -79,6 +82,7 @@ class AgentOptions:
     care: CareTiming = field(default_factory=CareTiming)
     audits: AuditRules = field(default_factory=AuditRules)
     repair: RepairSettings = field(default_factory=RepairSettings)
+    pay: PayRules = field(default_factory=PayRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,8 @@ class LocalAgent:
         farmers: Sequence[Peer] = (),
         options: AgentOptions = AgentOptions(),
         on_error: Callable[[str, Exception], None] = _silent,
+        books: Books | None = None,
+        settlement: Settlement | None = None,
     ) -> None:
         self._key = key
         self._mask_root = mask_root
@@ -203,6 +209,21 @@ class LocalAgent:
             offload=offload,
             leaving=lambda: self.auditor.leaving,
         )
+        self.paymaster: Paymaster | None = None
+        """None: this agent keeps no books and pays nobody."""
+        if books is not None:
+            self.paymaster = Paymaster(
+                endpoint=endpoint,
+                key=key,
+                network=network,
+                book=self.book,
+                store=store,
+                books=books,
+                settlement=settlement if settlement is not None else LedgerSettlement(network),
+                clock=clock,
+                offload=offload,
+                rules=options.pay,
+            )
         care = options.care
         self.chores: tuple[Chore, ...] = (
             Chore("refresh", care.refresh_seconds, self.refresh, on_error),
@@ -213,6 +234,8 @@ class LocalAgent:
             Chore("renew", care.renew_seconds, self.caretaker.renew_due, on_error),
             Chore("tidy", care.tidy_seconds, self.tidy, on_error),
         )
+        if self.paymaster is not None:
+            self.chores += (Chore("pay", options.pay.step_seconds, self.paymaster.pay_due, on_error),)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -223,6 +246,8 @@ class LocalAgent:
     async def aclose(self) -> None:
         """Write what was learned; when that fails it is only reported, for what was done before is done."""
         try:
+            if self.paymaster is not None:
+                await self.paymaster.aclose()
             await self.book.flush()
         except EnvironmentFault as error:
             self._on_error("farewell", error)
@@ -505,6 +530,8 @@ class LocalAgent:
             kind = OutcomeKind.CONSIGN if dealing.upload else OutcomeKind.RETRIEVE
             speed = dealing.size_bytes / dealing.seconds if dealing.ok and dealing.seconds > 0 else 0.0
             self.book.note(Outcome(dealing.farmer, kind, dealing.ok, speed, now))
+            if dealing.ok and dealing.terms is not None and self.paymaster is not None:
+                self.paymaster.received(dealing.terms, dealing.size_bytes)
             if dealing.ok and not dealing.upload:
                 self.book.sent(dealing.farmer, dealing.size_bytes, dealing.seconds)
 

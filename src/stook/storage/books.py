@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,7 +44,10 @@ _SCHEMA = (
         bartered BLOB NOT NULL,
         billed BLOB NOT NULL,
         disputed BLOB NOT NULL,
-        since_ms INTEGER NOT NULL
+        since_ms INTEGER NOT NULL,
+        silent_ms INTEGER NOT NULL,
+        floor_seq INTEGER NOT NULL,
+        floor_ms INTEGER NOT NULL
     ) WITHOUT ROWID""",
     """CREATE TABLE orders (
         partner BLOB NOT NULL,
@@ -94,7 +97,8 @@ _SCHEMA = (
 _STEPS = (_SCHEMA,)
 """What leads from one version to the next; a step that was published is never changed."""
 _ACCOUNT = (
-    "SELECT key, version, seq, cut_ms, owed, head, cheque, delivered, cashed, bartered, billed, disputed, since_ms"
+    "SELECT key, version, seq, cut_ms, owed, head, cheque, delivered, cashed, bartered, billed, disputed, since_ms,"
+    " silent_ms, floor_seq, floor_ms"
     " FROM accounts"
 )
 _SPAN = (
@@ -124,6 +128,15 @@ class Books(Protocol):
 
     def add_orders(self, partner_key: PublicKey, orders: Iterable[SignedOrder], now_ms: int) -> None:
         """Keep what is higher than what is held. Outlives a kill, perhaps no power cut."""
+        ...
+
+    def add_received(
+        self, partner_key: PublicKey, price: int, size_bytes: int, sign: Callable[[int], SignedOrder], now_ms: int
+    ) -> SignedOrder:
+        """Count bytes received and keep the order over all of them, which `sign` makes from the sum; that order.
+
+        Two processes that count at once lose nothing. Outlives a kill, perhaps no power cut.
+        """
         ...
 
     def open_spans(self, partner: NodeId) -> Mapping[ContractId, Span]:
@@ -236,6 +249,9 @@ class SqliteBooks:
         billed: bytes,
         disputed: bytes,
         since_ms: int,
+        silent_ms: int,
+        floor_seq: int,
+        floor_ms: int,
     ) -> Account:
         orders = self._rows("SELECT body FROM orders WHERE partner = ? ORDER BY price", partner)
         return Account(
@@ -252,6 +268,9 @@ class SqliteBooks:
             billed=dict(self._read(tuple[tuple[int, int], ...], billed)),
             disputed=narrow(disputed),
             since_ms=since_ms,
+            silent_ms=silent_ms,
+            floor_seq=floor_seq,
+            floor_ms=floor_ms,
             version=version,
         )
 
@@ -268,7 +287,7 @@ class SqliteBooks:
         if (found[0] if found else 0) != after.version:
             raise ConflictError(f"the account with {partner.hex()[:16]} was changed by somebody else meanwhile")
         db.execute(
-            "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 partner,
                 after.version + 1,
@@ -284,6 +303,9 @@ class SqliteBooks:
                 encode(tuple(sorted(after.billed.items()))),
                 wide(after.disputed),
                 after.since_ms,
+                after.silent_ms,
+                after.floor_seq,
+                after.floor_ms,
             ),
         )
         _put_orders(db, partner, after.orders)
@@ -322,13 +344,20 @@ class SqliteBooks:
 
     def add_orders(self, partner_key: PublicKey, orders: Iterable[SignedOrder], now_ms: int) -> None:
         """See the port."""
-        partner = Account(partner_key).partner
         with self._transaction(durable=False) as db:
-            db.execute(
-                "INSERT OR IGNORE INTO accounts VALUES (?, 0, ?, 0, 0, ?, X'', NULL, ?, ?, ?, ?, ?, ?)",
-                (partner, partner_key, *[wide(0)] * 4, encode(()), wide(0), now_ms),
-            )
-            _put_orders(db, partner, orders)
+            _put_orders(db, _ensure(db, partner_key, now_ms), orders)
+
+    def add_received(
+        self, partner_key: PublicKey, price: int, size_bytes: int, sign: Callable[[int], SignedOrder], now_ms: int
+    ) -> SignedOrder:
+        """See the port."""
+        with self._transaction(durable=False) as db:
+            partner = _ensure(db, partner_key, now_ms)
+            query = "SELECT received FROM orders WHERE partner = ? AND price = ?"
+            found = db.execute(query, (partner, price)).fetchone()
+            signed = sign((found[0] if found else 0) + size_bytes)
+            _put_orders(db, partner, [signed])
+        return signed
 
     # -- spans and batches
 
@@ -423,6 +452,16 @@ class SqliteBooks:
             return decode(kind, body)
         except MalformedError as error:
             raise CorruptionError(f"{self.path} holds a record that is none: {error}") from error
+
+
+def _ensure(db: sqlite3.Connection, partner_key: PublicKey, now_ms: int) -> NodeId:
+    """The account exists, if only for its orders; its node id."""
+    partner = Account(partner_key).partner
+    db.execute(
+        "INSERT OR IGNORE INTO accounts VALUES (?, 0, ?, 0, 0, ?, X'', NULL, ?, ?, ?, ?, ?, ?, 0, 0, 0)",
+        (partner, partner_key, *[wide(0)] * 3, wide(0), encode(()), wide(0), now_ms),
+    )
+    return partner
 
 
 def _put_orders(db: sqlite3.Connection, partner: bytes, orders: Iterable[SignedOrder]) -> None:
