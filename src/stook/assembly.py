@@ -22,7 +22,7 @@ import structlog
 
 from stook import config
 from stook.codec import encode
-from stook.config import FarmSettings, NodeSettings, RentSettings, Settings
+from stook.config import FarmSettings, NodeSettings, PaySettings, RentSettings, Settings
 from stook.contracts.contract import Settlement
 from stook.contracts.verdict import Verdict
 from stook.errors import (
@@ -46,15 +46,20 @@ from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_se
 from stook.identity.pow import solve_puzzle
 from stook.ids import NetworkId, NodeId, PublicKey
 from stook.overlay.contact_book import BookLimits, ContactBook
+from stook.payments.enforcement import CreditRules
+from stook.payments.settlement import LedgerSettlement
+from stook.payments.settlement import Settlement as SettlementPort
 from stook.renter.agent import AgentOptions, LocalAgent
 from stook.renter.auditor import AuditRules
 from stook.renter.client import Client
+from stook.renter.paymaster import PayRules
 from stook.renter.planner import Spread
 from stook.renter.repairer import RepairSettings
 from stook.shards.erasure import Codec, load_codec
 from stook.shards.geometry import Policy
 from stook.storage import fsck
 from stook.storage.agent_store import SqlAgentStore
+from stook.storage.books import SqliteBooks
 from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.database import copy_database
@@ -69,6 +74,7 @@ KEY_FILE = "keys.stook"
 CONTRACTS_FILE = "contracts.db"
 AGENT_FILE = "agent.db"
 CATALOG_FILE = "catalog.db"
+BOOKS_FILE = "books.db"
 UPLOADS_LOCK_FILE = "uploads.lock"
 STATUS_METHOD = "STATUS"
 """Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
@@ -159,7 +165,14 @@ def _endpoint(key: NodeKey, node: NodeSettings, limits: Limits, clock: SystemClo
 # ----------------------------------------------------------------------------------------------------------- farmer
 
 
-def create_farmer_home(home: Path, node: NodeSettings, farm: FarmSettings, passphrase: str | None = None) -> str:
+def create_farmer_home(
+    home: Path,
+    node: NodeSettings,
+    farm: FarmSettings,
+    passphrase: str | None = None,
+    *,
+    pay: PaySettings = PaySettings(),
+) -> str:
     """Make a new farmer's home: settings and a fresh key. Returns its contact URI as others may use it.
 
     Raises `ConfigError` when the home holds a node already or the address has no port.
@@ -168,7 +181,9 @@ def create_farmer_home(home: Path, node: NodeSettings, farm: FarmSettings, passp
     if port == 0:
         raise ConfigError("a farmer needs a port that stays: give --listen host:port")
     secrets = new_owner_secrets(node.network)
-    _make_home(home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "farm": farm}, passphrase)
+    _make_home(
+        home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "farm": farm, "pay": pay}, passphrase
+    )
     return str(ContactUri(Address(AddressKind.DIRECT, host, port), secrets.tree().node_key().node_id))
 
 
@@ -181,7 +196,7 @@ def _farmer_settings(settings: Settings) -> FarmerSettings:
             download_price_per_gib=farm.download_price_per_gib,
             min_duration_ms=config.parse_duration_ms(farm.min_duration),
             max_duration_ms=config.parse_duration_ms(farm.max_duration),
-            settlements=(Settlement.LEDGER,),
+            settlements=(Settlement.EVM,) if settings.pay.settlement == "evm" else (Settlement.LEDGER,),
             operator=farm.operator,
             failure_domain=farm.failure_domain,
             max_unfilled_bytes_per_renter=config.parse_size(farm.max_reserved_per_renter),
@@ -193,7 +208,23 @@ def _farmer_settings(settings: Settings) -> FarmerSettings:
         ),
         transfers=TransferLimits(max_transfers=farm.max_transfers),
         chores=ChoreIntervals(scrub_round_seconds=config.parse_duration_ms(farm.scrub_interval) / 1000),
+        credit=CreditRules(limit=farm.credit_limit, drop=farm.drop_unpaid),
     )
+
+
+def settlement_of(settings: Settings, key: NodeKey) -> SettlementPort:
+    """What the home's accounts are settled by. Raises `ConfigError` when a setting for the chain is missing."""
+    pay = settings.pay
+    if pay.settlement == "ledger":
+        return LedgerSettlement(NetworkId(settings.node.network))
+    from stook.payments.evm import EvmSettlement
+
+    return EvmSettlement(pay.chain, key, token=pay.token, chequebook=pay.chequebook)
+
+
+def open_books(home: Path) -> SqliteBooks:
+    """The books in `home`, made when there are none."""
+    return SqliteBooks(home / BOOKS_FILE)
 
 
 def _book_limits(node: NodeSettings) -> BookLimits:
@@ -252,6 +283,8 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
             free_disk=lambda: shutil.disk_usage(home).free,
             settings=_farmer_settings(settings),
             seeds=[peer_of(uri) for uri in settings.node.seeds],
+            books=stack.enter_context(open_books(home)),
+            settlement=settlement_of(settings, key),
         )
         endpoint.handle(STATUS_METHOD, _status_handler(farmer, tree.node_key(*OPERATOR_KEY).public_key))
         await farmer.start()
@@ -399,7 +432,13 @@ def check_farmer_home(home: Path, *, deep: bool, rebuild: bool) -> dict[str, Any
 
 
 def create_renter_home(
-    home: Path, node: NodeSettings, rent: RentSettings, *, phrase: str | None = None, passphrase: str | None = None
+    home: Path,
+    node: NodeSettings,
+    rent: RentSettings,
+    *,
+    phrase: str | None = None,
+    passphrase: str | None = None,
+    pay: PaySettings = PaySettings(),
 ) -> str:
     """Make a new renter's home from fresh words, or from a phrase typed in; returns the 24 words.
 
@@ -410,11 +449,14 @@ def create_renter_home(
     else:
         entropy = phrase_entropy(phrase)
         secrets = OwnerSecrets(OWNER_SECRETS_VERSION, NetworkId(node.network), entropy, "")
-    _make_home(home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "rent": rent}, passphrase)
+    _make_home(
+        home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "rent": rent, "pay": pay}, passphrase
+    )
     return secrets.phrase()
 
 
-def _agent_options(rent: RentSettings) -> AgentOptions:
+def _agent_options(settings: Settings) -> AgentOptions:
+    rent = settings.rent
     return AgentOptions(
         policy=Policy.parse(rent.code) if rent.code else None,
         spares=rent.spares,
@@ -431,6 +473,7 @@ def _agent_options(rent: RentSettings) -> AgentOptions:
             copies=rent.copies,
             patience_ms=config.parse_duration_ms(rent.repair_patience),
         ),
+        pay=PayRules(chequebook=bytes.fromhex(settings.pay.chequebook[2:])),
     )
 
 
@@ -444,6 +487,7 @@ async def _agent_parts(
         stack.callback(offload.close)
         store = await offload(lambda: SqlAgentStore.open(home / AGENT_FILE))
         stack.callback(store.close)
+        books = stack.enter_context(open_books(home))
         limits = _limits(settings.node, settings.rent.upload_limit, settings.rent.download_limit)
         endpoint = _endpoint(key, settings.node, limits, clock)
         stack.push_async_callback(endpoint.close, grace_seconds=1)
@@ -460,8 +504,10 @@ async def _agent_parts(
             offload=offload,
             codec=codec,
             seeds=[peer_of(uri) for uri in settings.node.seeds],
-            options=_agent_options(settings.rent),
+            options=_agent_options(settings),
             on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
+            books=books,
+            settlement=settlement_of(settings, key),
         )
         await agent.open()
         stack.push_async_callback(agent.aclose)
@@ -545,6 +591,6 @@ def export_agent(home: Path, target: Path, *, passphrase: str | None, new_passph
     secrets = load_owner(home, passphrase)
     credential = secrets.tree().agent_credential(NetworkId(settings.node.network))
     save_secrets(target / KEY_FILE, credential, entropy=system_entropy, passphrase=new_passphrase)
-    config.write_settings(target, {"node": settings.node, "rent": settings.rent})
+    config.write_settings(target, {"node": settings.node, "rent": settings.rent, "pay": settings.pay})
     if (home / AGENT_FILE).exists():
         copy_database(home / AGENT_FILE, target / AGENT_FILE)

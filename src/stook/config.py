@@ -85,6 +85,10 @@ class FarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Bytes a second received at most; 0: no limit."""
     scrub_interval: Text = "30 d"
     """How long one pass of the integrity scrub over all shards may take."""
+    credit_limit: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """What a renter may owe before it is not served any more, in smallest units; 0: no limit."""
+    drop_unpaid: bool = False
+    """Erase what a renter stores once it is twice its grace behind."""
 
 
 class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -115,12 +119,26 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """What restore drills may fetch in a day; above 0."""
 
 
+class PaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[pay]``: how accounts are settled, at either side."""
+
+    settlement: Annotated[str, Meta(pattern=r"^(ledger|evm)\Z")] = "ledger"
+    """``ledger``: a running account; ``evm``: cheques of a chequebook contract (``pip install stook[evm]``)."""
+    chain: Annotated[str, Meta(max_length=256)] = ""
+    """URL of an Ethereum node's JSON-RPC."""
+    chequebook: Annotated[str, Meta(pattern=r"^(0x[0-9a-fA-F]{40})?\Z")] = ""
+    """The renter's chequebook contract."""
+    token: Annotated[str, Meta(pattern=r"^(0x[0-9a-fA-F]{40})?\Z")] = ""
+    """The ERC-20 token that a farmer takes; chequebooks of others are refused."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole ``config.toml``."""
 
     node: NodeSettings = NodeSettings()
     farm: FarmSettings = FarmSettings()
     rent: RentSettings = RentSettings()
+    pay: PaySettings = PaySettings()
 
 
 def _quantity(text: str, units: dict[str, int], what: str) -> int:
@@ -220,6 +238,8 @@ def _toml_value(value: object) -> str:
     if isinstance(value, str):
         # TOML escapes as JSON does, and DEL besides.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     return str(value)

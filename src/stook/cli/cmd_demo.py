@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stook.cli.demo_pay import credits
 from stook.cli.output import emit, human_duration, human_size, on_terminal, say
 from stook.cli.run import configure_logging, json_option, run
 from stook.config import parse_size
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from stook.cli.demo_run import DemoPlan
 
 _CAPACITY_FACTOR = 4
+STORAGE_PRICE = 10**15
+"""A thousandth of a credit for a GiB and hour."""
+DOWNLOAD_PRICE = 10**16
 
 
 def _parse_code(text: str) -> tuple[int, int]:
@@ -72,7 +76,13 @@ def demo_command(
     root = Path(tempfile.mkdtemp(prefix="stook-demo-"))
     capacity = max(1 << 30, _CAPACITY_FACTOR * (plan.size_bytes + (1 << 28)))
     try:
-        network = LocalNetwork(root, farmers=plan.farmers, capacity=str(capacity))
+        network = LocalNetwork(
+            root,
+            farmers=plan.farmers,
+            capacity=str(capacity),
+            storage_price_per_gib_hour=STORAGE_PRICE,
+            download_price_per_gib=DOWNLOAD_PRICE,
+        )
         picture: Picture
         if on_terminal() and not as_json:
             picture = LivePicture([FarmerLine(farmer.name) for farmer in network.farmers])
@@ -121,6 +131,11 @@ def _summary(result: dict[str, Any], plan: DemoPlan) -> None:
     )
     say(f"  {'repair':<24}{human_duration(figures['repair_seconds']):>8}")
     say(f"  {'small files':<24}{stored:>8.0f} stored and {read:.0f} read a second")
+    say(
+        f"  {'payments':<24}{credits(result['paid_total']):>12} credits paid of {credits(result['owed_total'])} owed, "
+        f"in {result['cheques']} cheques; "
+        + ("all books agree to the unit" if result["ledger_balanced"] else "the books do not agree")
+    )
     say(
         f"  {'peak memory':<24}{figures['client_peak_rss_mib']:>8.0f} MiB here, "
         f"{figures['farmer_peak_rss_mib']:.0f} MiB at the largest farmer"

@@ -16,6 +16,7 @@ from typing import Any
 
 from stook.assembly import Renter, create_renter_home, farmer_status, open_renter, usage
 from stook.cli.demo_heal import Audited, Repairs, audit, health, named
+from stook.cli.demo_pay import pay, reckon
 from stook.cli.demo_picture import Picture
 from stook.cli.local_network import LocalNetwork
 from stook.cli.output import human_duration, human_rate, human_size, plural
@@ -142,15 +143,19 @@ class Demo:
             await self._store(renter)
             await self._download(renter, "download", "every farmer alive")
             await self._audit(renter, "Asking every farmer to prove what it holds")
+            await self._pay(renter, "Paying for proofs and bytes")
             await self._note_farmers()
             await self._kill()
             await self._download(renter, "degraded_download", f"{plural(self.plan.kill, 'farmer')} dead")
             await self._read_tree(renter, "back")
             await self._heal(renter)
+            await self._pay(renter, "Paying again, those that made the shards anew")
             if self.plan.kills_twice:
                 await self._kill()
                 await self._download(renter, "last_download", f"{plural(2 * self.plan.kill, 'farmer')} dead")
                 await self._read_tree(renter, "back again")
+            await self._pay(renter, "Paying what is still owed")
+        await self._reckon()
         await self._compare()
         await self._note_farmers()
         self.figures.values |= {
@@ -318,6 +323,19 @@ class Demo:
             + f"{whole:.0%} of the segments have all {self.plan.n} proved shards"
             + ("" if self.plan.whole_again else ", as fewer farmers are left than that")
         )
+
+    async def _pay(self, renter: Renter, title: str) -> None:
+        self._picture.begin(title)
+        self._picture.end(await pay(renter))
+
+    async def _reckon(self) -> None:
+        self._picture.begin("Comparing everybody's books, the dead farmers' from their disks")
+        reckoned = await asyncio.to_thread(
+            reckon, self._root / "renter", {farmer.name: farmer.home for farmer in self._network.farmers}
+        )
+        self._wrong += reckoned.wrong
+        self.figures.values |= reckoned.as_json()
+        self._picture.end(reckoned.said)
 
     async def _read_tree(self, renter: Renter, where: str) -> None:
         tree_bytes = self.figures.values["tree_bytes"]

@@ -16,8 +16,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stook.errors import EnvironmentFault
+
+if TYPE_CHECKING:
+    from stook.config import PaySettings
 
 START_DEADLINE_SECONDS = 120.0
 STOP_DEADLINE_SECONDS = 15.0
@@ -53,9 +57,19 @@ class FarmerProcess:
 class LocalNetwork:
     """Farmers on loopback. `start` them, `kill` some, `stop` the rest; the first one is everybody's seed."""
 
-    def __init__(self, root: Path, *, farmers: int, capacity: str, log_level: str = "warning") -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        farmers: int,
+        capacity: str,
+        log_level: str = "warning",
+        storage_price_per_gib_hour: int = 0,
+        download_price_per_gib: int = 0,
+        pay: PaySettings | None = None,
+    ) -> None:
         from stook.assembly import create_farmer_home
-        from stook.config import FarmSettings, NodeSettings
+        from stook.config import FarmSettings, NodeSettings, PaySettings
 
         self.farmers: list[FarmerProcess] = []
         for number, port in enumerate(free_loopback_ports(farmers), 1):
@@ -73,9 +87,13 @@ class LocalNetwork:
                 operator=name,
                 failure_domain=name,
                 min_duration="1 min",
+                storage_price_per_gib_hour=storage_price_per_gib_hour,
+                download_price_per_gib=download_price_per_gib,
             )
             home = root / name
-            self.farmers.append(FarmerProcess(name, home, create_farmer_home(home, node, farm)))
+            self.farmers.append(
+                FarmerProcess(name, home, create_farmer_home(home, node, farm, pay=pay or PaySettings()))
+            )
 
     @property
     def seeds(self) -> tuple[str, ...]:

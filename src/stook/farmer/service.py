@@ -23,7 +23,7 @@ from stook.farmer.lanes import Lanes
 from stook.farmer.losses import Confessor, declare_missing
 from stook.farmer.mover import Mover
 from stook.farmer.parts import AnnouncementBook, Parts
-from stook.farmer.reaper import reap
+from stook.farmer.reaper import evict, reap
 from stook.farmer.recovery import RecoveryReport, recover
 from stook.farmer.refusals import refusal_of
 from stook.farmer.scrub import Scrub
@@ -235,7 +235,7 @@ class Farmer:
     async def reap(self) -> int:
         """Give up what is due now, and see whether the operator wants us to leave; how many contracts went."""
         await self._mover.look()
-        return await reap(self._parts)
+        return await reap(self._parts) + await evict(self._parts)
 
     async def announce(self) -> int:
         """Tell the seeds now; how many took it. While one does not, the next try comes soon, then ever later."""

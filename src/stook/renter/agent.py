@@ -19,6 +19,7 @@ from stook.audits.score import Explanation, explain
 from stook.chore import Chore
 from stook.clock import Clock, Entropy, Offload
 from stook.contracts.contract import Contract
+from stook.contracts.contract import Settlement as Kind
 from stook.contracts.grant import Operation, SignedGrant, issue_grant
 from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
 from stook.contracts.verdict import Verdict
@@ -145,6 +146,7 @@ class LocalAgent:
             consign_within_ms=options.consign_within_ms,
             max_storage_price_per_gib_hour=options.max_storage_price_per_gib_hour,
             max_download_price_per_gib=options.max_download_price_per_gib,
+            settlement=settlement.kind if settlement is not None else Kind.LEDGER,
         )
         self.book = FarmerBook(store, network, clock, offload)
         self.roster = Roster(self.book, endpoint, clock, seeds, farmers)
