@@ -7,7 +7,7 @@ FUZZ_STAMP := $(VENV)/.fuzz-ready
 ONLY ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check format unit network system soak fuzz bench bench-tahoe conformance clean setup
+.PHONY: help anvil contracts demo test check format unit network system soak fuzz bench bench-tahoe conformance clean setup
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,7 @@ check: setup ## format, lint, types, imports, unit and property tests (a minute 
 	$(BIN)/pytest -q tests/unit tests/properties tests/vectors tests/conformance tests/docs
 
 test: setup ## every test but the soak
+	@test -d $(VENV)/anvil || $(MAKE) --no-print-directory anvil || echo "anvil could not be installed: tests on a chain will be skipped"
 	@$(MAKE) --no-print-directory $(FUZZ_STAMP) || echo "atheris could not be installed: the fuzzing test will be skipped"
 	$(BIN)/pytest -q -m "not soak"
 
@@ -54,6 +55,12 @@ soak: setup ## the long tests: a hundred kills, long fuzzing
 
 fuzz: setup $(FUZZ_STAMP) ## coverage-guided fuzzing, kept in .fuzz; ONLY=wire. FUZZ_SECONDS=600 choose (docs/testing.md)
 	$(BIN)/python tests/fuzz/fuzz_run.py --only "$(ONLY)" --seconds $(FUZZ_SECONDS)
+
+anvil: setup ## a development node for settlement evm, by npm, into the virtual environment
+	npm install --no-audit --no-fund --prefix $(VENV)/anvil @foundry-rs/anvil
+
+contracts: setup ## compile the contracts of settlement evm into the package
+	$(BIN)/python tests/support/chain_build.py
 
 bench: setup ## benchmarks, JSON under bench/results (see bench/README.md)
 	$(BIN)/python -m bench.run

@@ -132,6 +132,10 @@ def _make_home(home: Path, secrets: OwnerSecrets, sections: dict[str, msgspec.St
     config.write_settings(home, sections)
 
 
+def _paying(pay: PaySettings | None) -> dict[str, msgspec.Struct]:
+    return {} if pay is None else {"pay": pay}
+
+
 def load_owner(home: Path, passphrase: str | None) -> OwnerSecrets:
     """The owner's secrets in `home`. Raises as `load_secrets`, and `ConfigError` for an agent's key file."""
     secrets = load_secrets(home / KEY_FILE, passphrase=passphrase)
@@ -171,7 +175,7 @@ def create_farmer_home(
     farm: FarmSettings,
     passphrase: str | None = None,
     *,
-    pay: PaySettings = PaySettings(),
+    pay: PaySettings | None = None,
 ) -> str:
     """Make a new farmer's home: settings and a fresh key. Returns its contact URI as others may use it.
 
@@ -181,9 +185,8 @@ def create_farmer_home(
     if port == 0:
         raise ConfigError("a farmer needs a port that stays: give --listen host:port")
     secrets = new_owner_secrets(node.network)
-    _make_home(
-        home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "farm": farm, "pay": pay}, passphrase
-    )
+    node = with_puzzle(node, secrets.tree().node_key())
+    _make_home(home, secrets, {"node": node, "farm": farm, **_paying(pay)}, passphrase)
     return str(ContactUri(Address(AddressKind.DIRECT, host, port), secrets.tree().node_key().node_id))
 
 
@@ -438,7 +441,7 @@ def create_renter_home(
     *,
     phrase: str | None = None,
     passphrase: str | None = None,
-    pay: PaySettings = PaySettings(),
+    pay: PaySettings | None = None,
 ) -> str:
     """Make a new renter's home from fresh words, or from a phrase typed in; returns the 24 words.
 
@@ -449,9 +452,8 @@ def create_renter_home(
     else:
         entropy = phrase_entropy(phrase)
         secrets = OwnerSecrets(OWNER_SECRETS_VERSION, NetworkId(node.network), entropy, "")
-    _make_home(
-        home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "rent": rent, "pay": pay}, passphrase
-    )
+    node = with_puzzle(node, secrets.tree().node_key())
+    _make_home(home, secrets, {"node": node, "rent": rent, **_paying(pay)}, passphrase)
     return secrets.phrase()
 
 

@@ -44,10 +44,17 @@ def _parse_code(text: str) -> tuple[int, int]:
 @click.option(
     "--code", help="K/N: any K of N shards bring a segment back. Default: N = farmers - kill, K as kill allows."
 )
+@click.option(
+    "--settlement",
+    type=click.Choice(["ledger", "evm"]),
+    default="ledger",
+    show_default=True,
+    help="How farmers are paid; evm starts a development node of its own (see `make anvil`).",
+)
 @click.option("--keep", is_flag=True, help="Leave the farmers' and the renter's directories behind.")
 @json_option
 def demo_command(
-    farmers: int, kill: int, path: Path | None, size: str, code: str | None, keep: bool, as_json: bool
+    farmers: int, kill: int, path: Path | None, size: str, code: str | None, settlement: str, keep: bool, as_json: bool
 ) -> None:
     """A whole network on this machine: store a directory, kill farmers, repair, kill more, read every byte back.
 
@@ -75,13 +82,20 @@ def demo_command(
     )
     root = Path(tempfile.mkdtemp(prefix="stook-demo-"))
     capacity = max(1 << 30, _CAPACITY_FACTOR * (plan.size_bytes + (1 << 28)))
+    chain = None
     try:
+        if settlement == "evm":
+            from stook.cli.demo_chain import DemoChain
+
+            chain = DemoChain()
+            chain.start()
         network = LocalNetwork(
             root,
             farmers=plan.farmers,
             capacity=str(capacity),
             storage_price_per_gib_hour=STORAGE_PRICE,
             download_price_per_gib=DOWNLOAD_PRICE,
+            pay=chain.farmer_settings if chain is not None else None,
         )
         picture: Picture
         if on_terminal() and not as_json:
@@ -89,8 +103,10 @@ def demo_command(
         else:
             picture = Lines()
         with network, picture:
-            figures = run(Demo(plan, root, network, picture).run())
+            figures = run(Demo(plan, root, network, picture, chain).run())
     finally:
+        if chain is not None:
+            chain.close()
         if keep:
             say(f"Kept in {root}")
         else:
@@ -136,6 +152,12 @@ def _summary(result: dict[str, Any], plan: DemoPlan) -> None:
         f"in {result['cheques']} cheques; "
         + ("all books agree to the unit" if result["ledger_balanced"] else "the books do not agree")
     )
+    if "chain" in result:
+        chain = result["chain"]
+        say(
+            f"  {'on the chain':<24}{credits(chain['redeemed']):>12} credits redeemed by {chain['redeemers']} farmers, "
+            f"{chain['node']}"
+        )
     say(
         f"  {'peak memory':<24}{figures['client_peak_rss_mib']:>8.0f} MiB here, "
         f"{figures['farmer_peak_rss_mib']:.0f} MiB at the largest farmer"

@@ -29,9 +29,7 @@ async def pay(renter: Renter) -> str:
         return "nobody keeps books"
     report = await paymaster.pay_all()
     said = f"{plural(report.paid, 'farmer')} paid up to now"
-    return said + (
-        f"; {plural(report.unreached, 'farmer')} did not answer and stays owed nothing new" if report.unreached else ""
-    )
+    return said + (f"; {plural(report.unreached, 'farmer')} did not answer" if report.unreached else "")
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stook.assembly import Renter, create_renter_home, farmer_status, open_renter, usage
+from stook.cli.demo_chain import DemoChain
 from stook.cli.demo_heal import Audited, Repairs, audit, health, named
 from stook.cli.demo_pay import pay, reckon
 from stook.cli.demo_picture import Picture
@@ -109,12 +110,15 @@ class _Span:
 class Demo:
     """One run. `root` is a fresh directory for everything it writes."""
 
-    def __init__(self, plan: DemoPlan, root: Path, network: LocalNetwork, picture: Picture) -> None:
+    def __init__(
+        self, plan: DemoPlan, root: Path, network: LocalNetwork, picture: Picture, chain: DemoChain | None = None
+    ) -> None:
         self.plan = plan
         self.figures = Figures()
         self._root = root
         self._network = network
         self._picture = picture
+        self._chain = chain
         self._generated = root / "source" / GENERATED_NAME
         self._wrong: list[str] = []
         """Everything that is not as it should be, in words."""
@@ -136,7 +140,11 @@ class Demo:
                 spread="farmers",
                 repair_patience="0 s",
             ),
+            phrase=self._chain.phrase if self._chain is not None else None,
+            pay=self._chain.renter_settings if self._chain is not None else None,
         )
+        if self._chain is not None:
+            await self._fund(home)
         async with open_renter(home) as renter:
             await self._meet(renter)
             await renter.client.make_bucket(BUCKET)
@@ -155,6 +163,7 @@ class Demo:
                 await self._download(renter, "last_download", f"{plural(2 * self.plan.kill, 'farmer')} dead")
                 await self._read_tree(renter, "back again")
             await self._pay(renter, "Paying what is still owed")
+            await self._redeem(renter)
         await self._reckon()
         await self._compare()
         await self._note_farmers()
@@ -327,6 +336,25 @@ class Demo:
     async def _pay(self, renter: Renter, title: str) -> None:
         self._picture.begin(title)
         self._picture.end(await pay(renter))
+
+    async def _fund(self, home: Path) -> None:
+        self._picture.begin("Deploying a token and a chequebook, and filling it")
+        homes = [home, *(farmer.home for farmer in self._network.farmers)]
+        self._picture.end(await asyncio.to_thread(self._chain.fund, homes) if self._chain is not None else "")
+
+    async def _redeem(self, renter: Renter) -> None:
+        if self._chain is None:
+            return
+        self._picture.begin("Redeeming every farmer's cheques on the chain")
+        homes = {farmer.name: farmer.home for farmer in self._network.farmers}
+        redeemed = await asyncio.to_thread(self._chain.redeem, homes)
+        if renter.agent.paymaster is not None:
+            await renter.agent.paymaster.note_cashed()
+        redeemed |= await asyncio.to_thread(self._chain.compare, self._root / "renter", homes)
+        self._wrong += redeemed.pop("wrong")
+        said = redeemed.pop("said")
+        self.figures.values["chain"] = redeemed
+        self._picture.end(said)
 
     async def _reckon(self) -> None:
         self._picture.begin("Comparing everybody's books, the dead farmers' from their disks")

@@ -69,7 +69,7 @@ class LocalNetwork:
         pay: PaySettings | None = None,
     ) -> None:
         from stook.assembly import create_farmer_home
-        from stook.config import FarmSettings, NodeSettings, PaySettings
+        from stook.config import FarmSettings, NodeSettings
 
         self.farmers: list[FarmerProcess] = []
         for number, port in enumerate(free_loopback_ports(farmers), 1):
@@ -91,9 +91,7 @@ class LocalNetwork:
                 download_price_per_gib=download_price_per_gib,
             )
             home = root / name
-            self.farmers.append(
-                FarmerProcess(name, home, create_farmer_home(home, node, farm, pay=pay or PaySettings()))
-            )
+            self.farmers.append(FarmerProcess(name, home, create_farmer_home(home, node, farm, pay=pay)))
 
     @property
     def seeds(self) -> tuple[str, ...]:

@@ -290,6 +290,11 @@ class Paymaster:
             account = replace(after, version=account.version + 1)
         await self._post(acknowledged(account, narrow(reply.paid), now))
 
+    async def note_cashed(self) -> None:
+        """Ask the chain what every farmer has redeemed, and write it down."""
+        for account in await self._offload(self.books.accounts):
+            await self._note_cashed(account.partner_key, account.partner)
+
     async def _note_cashed(self, key: PublicKey, farmer: NodeId) -> None:
         drawer = self.settlement.drawer(self._key.public_key, key, self._rules.chequebook)
         paid_out = await self._offload(lambda: self.settlement.paid_out(drawer))
