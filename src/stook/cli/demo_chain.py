@@ -137,7 +137,8 @@ class DemoChain:
             wrong.append(
                 f"the chequebook paid {DEPOSIT - left}, farmers got {redeemed}, the renter's book says {spent}"
             )
-        said = f"{plural(cheques, 'farmer')} redeemed {credits(redeemed)} credits; balances on the chain are those of all books"
+        got = f"{plural(cheques, 'farmer')} redeemed {credits(redeemed)} credits"
+        said = f"{got}; balances on the chain are those of all books"
         return {
             "deposited": DEPOSIT,
             "redeemed": redeemed,
