@@ -15,7 +15,7 @@ from stook.ids import ContractId, ShardRoot
 from stook.money import wide
 from stook.payments import tariff
 from stook.payments.account import Account, Change
-from stook.payments.batch import sign_agreement
+from stook.payments.batch import BatchKind, sign_agreement
 from stook.payments.cheque import Cheque, Drawer, SignedCheque, draw_cheque
 from stook.payments.orders import SignedOrder, sign_order
 from stook.payments.posting import Facts, Held, Known, Standing, draw_up, take
@@ -68,7 +68,9 @@ class Pair:
             self._apply("payer", change)
             signed = change.batches[0].signed
             self.batches.append(signed.batch)
-            step = take(self.payee, self.spans["payee"], signed, Known(held, was_there, known.now_ms), FARMER)
+            floor = max((each.to_ms for each in self.batches[:-1] if each.kind is not BatchKind.EARNED), default=0)
+            mine = Known(held, was_there, known.now_ms, floor, known.paid_before)
+            step = take(self.payee, self.spans["payee"], signed, mine, FARMER)
             self._apply("payee", step)
             found.append(step.batches[0].agreement)
         return found

@@ -14,11 +14,11 @@ from stook.identity.keys import CURVE_ORDER
 from stook.money import narrow, wide
 from stook.payments.account import Account
 from stook.payments.barter import balanced_bytes, set_off
-from stook.payments.batch import MAX_CHANGES, BatchKind, Reason
+from stook.payments.batch import MAX_CHANGES, BatchKind, Reason, sign_batch
 from stook.payments.cheque import Fault, SignedCheque, draw_cheque, judge
 from stook.payments.enforcement import CreditRules, Step, decide, unpaid
 from stook.payments.orders import MAX_PRICES, newest
-from stook.payments.posting import Standing, draw_up, pay_up
+from stook.payments.posting import Known, Standing, draw_up, pay_up, take
 from stook.payments.statement import compare, forecast, statement
 
 LAST = draw_cheque(DRAWER, RENTER, None, 1000)
@@ -78,6 +78,22 @@ def test_a_farmer_that_still_holds_disputes_being_closed() -> None:
     assert "FAILED" in agreement.detail
     assert pair.payee.disputed == agreement.amount > 0
     assert pair.payer.owed == pair.payee.owed
+
+
+def test_a_contract_that_is_paid_from_later_than_its_begin_is_disputed() -> None:
+    pair, one = Pair(), held(1)
+    pair.round(facts(NOW_MS + HOUR_MS, held(2)))
+    known = facts(NOW_MS + DAY_MS, held(2), one)
+    (change,) = draw_up(pair.payer, pair.spans["payer"], known, NETWORK, RENTER)
+    batch = change.batches[0].signed.batch
+    late = structs.replace(batch, opened=(structs.replace(batch.opened[0], start_ms=NOW_MS + DAY_MS),))
+    mine = {one.contract_id: one}
+    step = take(pair.payee, pair.spans["payee"], sign_batch(late, RENTER), Known(mine, False, NOW_MS + DAY_MS), FARMER)
+    agreement = step.batches[0].agreement
+    assert agreement is not None
+    assert not agreement.agreed
+    assert "paid from" in agreement.detail
+    assert narrow(agreement.storage) == narrow(batch.storage)
 
 
 def test_a_farmer_that_lost_it_agrees() -> None:

@@ -23,7 +23,7 @@ from stook.identity.keys import NodeKey, node_id_of
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey
 from stook.money import wide
 from stook.payments.account import Account, Change
-from stook.payments.batch import Agreement, BatchKind, SignedBatch, is_batch
+from stook.payments.batch import Agreement, Batch, BatchKind, SignedBatch, is_batch
 from stook.payments.cheque import SignedCheque
 from stook.payments.enforcement import CreditRules, Step, Unpaid, decide, unpaid
 from stook.payments.ledger import Side
@@ -36,6 +36,7 @@ from stook.storage.ports import ContractStore, HeldContract
 from stook.wire.endpoint import Exchange
 
 _TRIES = 4
+_BATCHES_SEEN = 32
 _STANDINGS = {ContractState.ACTIVE: Standing.STORED, ContractState.LOST: Standing.LOST}
 
 
@@ -200,7 +201,7 @@ class Till:
                 if kept is None or kept.agreement is None or kept.signed.batch != batch:
                     raise RefusedError(ReasonCode.BATCH_OUT_OF_ORDER, f"we hold another batch {batch.seq}")
                 return kept.agreement
-            if batch.seq != account.seq + 1 or batch.previous != account.head or batch.from_ms < account.cut_ms:
+            if batch.seq != account.seq + 1 or batch.previous != account.head or not _follows(batch, account):
                 raise RefusedError(ReasonCode.BATCH_OUT_OF_ORDER, f"our last batch is {account.seq}")
             change = self._judge(account, partner, signed)
             try:
@@ -224,8 +225,20 @@ class Till:
         if batch.kind is BatchKind.GAP and len(batch.receipt) == 32:
             kept = self._contracts.audits.round(batch.receipt)
             there = there or (kept is not None and bool(kept.heads))
-        held = self._held_by(account.partner_key, names)
-        return take(account, spans, signed, Known(held, there, self._clock.now_ms()), self._key)
+        known = Known(
+            held=self._held_by(account.partner_key, names),
+            was_there=there,
+            now_ms=self._clock.now_ms(),
+            floor_ms=self._floor(partner, account.seq),
+            paid_before=self.books.paid_before(partner, [each.contract_id for each in batch.opened]),
+        )
+        return take(account, spans, signed, known, self._key)
+
+    def _floor(self, partner: NodeId, seq: int) -> int:
+        """Where the last gap or restart ended, as far as the newest batches tell."""
+        newest_batches = self.books.batches(partner, max(0, seq - _BATCHES_SEEN), _BATCHES_SEEN)
+        broken = [one.signed.batch.to_ms for one in newest_batches if one.signed.batch.kind is not BatchKind.EARNED]
+        return max(broken, default=0)
 
     def _held_by(self, renter: PublicKey, names: set[ContractId]) -> Mapping[ContractId, Held]:
         found = ((name, self._contracts.get(name)) for name in names)
@@ -280,7 +293,9 @@ class Till:
             for (key, price), counted in self._served.items()
             if key == renter
         }
-        owed = unpaid(self.books.account(partner), self.books.open_spans(partner), held, unsigned, now)
+        account = self.books.account(partner)
+        uncovered = self._uncovered(account) if account is not None else 0
+        owed = unpaid(account, self.books.open_spans(partner), held, unsigned, now, uncovered)
         step, before = decide(owed, self._rules, now), self.standings.get(renter)
         self.standings[renter] = RenterStanding(step, owed)
         if before is None or before.step is not step:
@@ -288,6 +303,14 @@ class Till:
             log("renter's standing", renter=partner.hex(), step=step.value, unpaid=owed.total)
         if step is Step.DROP and self._on_drop is not None:
             self._on_drop(renter)
+
+    def _uncovered(self, account: Account) -> int:
+        """What of the cheque held could not be redeemed now: others may have been faster, or money was asked back."""
+        if account.cheque is None:
+            return 0
+        drawer = self.settlement.drawer(account.partner_key, self._key.public_key, account.cheque.cheque.chequebook)
+        covered = self.settlement.covered(drawer)
+        return 0 if covered is None else max(0, account.drawn - covered)
 
     # --- cashing -----------------------------------------------------------------------------------------------------
 
@@ -316,6 +339,11 @@ def cash(books: Books, settlement: Settlement, key: NodeKey, partner: NodeId, no
             continue
         return done
     return done
+
+
+def _follows(batch: Batch, account: Account) -> bool:
+    """Whether a batch begins where the last one ended: no time is left out."""
+    return not account.seq or batch.from_ms == account.cut_ms
 
 
 def _is_paid(held: HeldContract) -> bool:

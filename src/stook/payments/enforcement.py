@@ -65,8 +65,12 @@ def unpaid(
     held: Iterable[Held],
     unsigned_bytes: Mapping[int, int],
     now_ms: int,
+    uncovered: int = 0,
 ) -> Unpaid:
-    """Add it up. `held` are the contracts stored here; `unsigned_bytes` were served by price beyond what was signed."""
+    """Add it up. `held` are the contracts stored here; `unsigned_bytes` were served by price beyond what was signed.
+
+    `uncovered` is what cheques say and nothing stands behind any more.
+    """
     accrued = grace = oldest = 0
     cut = account.cut_ms if account is not None else 0
     for each in held:
@@ -80,7 +84,7 @@ def unpaid(
             accrued += due
             oldest = min(oldest or since, since) if due else oldest
         grace = max(grace, each.terms.grace_ms)
-    billed = max(0, account.unpaid) if account is not None else 0
+    billed = max(0, account.unpaid) + uncovered if account is not None else 0
     disputed = account.disputed if account is not None else 0
     if account is not None and (billed or disputed > account.owed // TOLERANCE):
         oldest = min(oldest or cut, cut)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from stook.contracts.contract import Terms
 from stook.identity.keys import SigningKey, node_id_of
@@ -51,11 +51,11 @@ class Held:
     standing: Standing
     over_ms: int = 0
     """When it was erased, as its farmer signed; 0: not known."""
+    contract_id: ContractId = field(init=False)
+    """The contract's id, made once: it is a hash."""
 
-    @property
-    def contract_id(self) -> ContractId:
-        """The contract's id."""
-        return self.terms.contract_id
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "contract_id", self.terms.contract_id)
 
 
 _REASONS = {
@@ -145,8 +145,9 @@ def _moves(
         name, span, terms = held.contract_id, spans.get(held.contract_id), held.terms
         seen.add(name)
         if span is None:
-            if held.standing is Standing.STORED and terms.end_ms > from_ms and terms.begin_ms <= to_ms:
-                again = name in facts.paid_before
+            again = name in facts.paid_before
+            ended = again and terms.end_ms <= from_ms
+            if held.standing is Standing.STORED and not ended and terms.begin_ms <= to_ms:
                 first = max(terms.begin_ms, facts.gap_until_ms, account.floor_ms)
                 opened.append(_Open(terms, to_ms if again else first))
         elif held.standing is not Standing.STORED:
@@ -298,6 +299,10 @@ class Known:
     was_there: bool
     """Whether it can say of itself that it was there all through a gap: it ran, or signed what the gap names."""
     now_ms: int
+    floor_ms: int = 0
+    """Where the last gap or restart ended: a contract may be paid from there instead of from its begin."""
+    paid_before: Collection[ContractId] = ()
+    """Contracts that had a span before; those may begin again at any time."""
 
 
 def take(
@@ -310,7 +315,7 @@ def take(
     batch, doubts = signed.batch, list[str]()
     open_spans = dict(spans)
     ended, unjust = _close(batch, open_spans, known, doubts)
-    begun = _open(batch, open_spans, account, known, doubts)
+    begun = _open(batch, open_spans, unjust, known, doubts)
     paying = [*ended, *open_spans.values()]
     storage: int = storage_owed(paying, batch.seq, batch.from_ms, batch.to_ms)
     if batch.kind is BatchKind.GAP:
@@ -343,7 +348,7 @@ def _close(
     batch: Batch, spans: dict[ContractId, Span], known: Known, doubts: list[str]
 ) -> tuple[tuple[Span, ...], list[Span]]:
     """The spans that the batch ends, and those among them, as we would have paid them, that it ends unjustly."""
-    ended, unjust = [], []
+    ended, unjust = list[Span](), list[Span]()
     if batch.kind is BatchKind.RESTART:
         ended = [span.closed(batch.from_ms, batch.seq) for span in spans.values()]
         spans.clear()
@@ -364,8 +369,9 @@ def _close(
 
 
 def _open(
-    batch: Batch, spans: dict[ContractId, Span], account: Account, known: Known, doubts: list[str]
+    batch: Batch, spans: dict[ContractId, Span], unjust: list[Span], known: Known, doubts: list[str]
 ) -> tuple[Span, ...]:
+    """The spans that the batch begins; what it leaves out before them goes to `unjust`."""
     begun = []
     for opening in batch.opened:
         held = known.held.get(opening.contract_id)
@@ -375,6 +381,10 @@ def _open(
         if held.terms.revision != opening.revision:
             doubts.append(f"{opening.contract_id.hex()[:16]} has revision {held.terms.revision} here")
         span = Span.of(held.terms, opening.start_ms, batch.seq)
+        due_ms = max(span.begin_ms, known.floor_ms)
+        if span.contract_id not in known.paid_before and span.start_ms > due_ms and not held.terms.revision:
+            doubts.append(f"{opening.contract_id.hex()[:16]} is paid from {span.start_ms} and not from {due_ms}")
+            unjust.append(replace(span, start_ms=due_ms, stop_ms=span.start_ms))
         begun.append(span)
         spans[span.contract_id] = span
     return tuple(begun)

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from stook.audits.containment import Silence
@@ -40,16 +41,56 @@ from stook.payments.posting import (
     pay_up,
 )
 from stook.payments.settlement import Settlement
-from stook.renter.book import FarmerBook
 from stook.renter.tasks import Tasks
+from stook.storage.agent_audit_ports import Dossier, HoldingTotals, KeptReceipt
 from stook.storage.books import Books
-from stook.storage.renter_ports import AgentStore, Placement, PlacementState
-from stook.wire.endpoint import Endpoint
+from stook.storage.renter_ports import Placement, PlacementState
+from stook.wire.endpoint import Peer
 
 DAY_MS = 24 * 3_600_000
 _MANY = 1_000_000
 _RECEIPTS = 64
 _TRIES = 4
+
+
+class Placements(Protocol):
+    """Of the agent's store what paying needs."""
+
+    def totals(self) -> list[HoldingTotals]:
+        """Sums for every farmer that holds something."""
+        ...
+
+    def placements_at(self, farmer: NodeId, after: bytes, limit: int) -> list[Placement]:
+        """What stands at one farmer, erased ones left out."""
+        ...
+
+    def placement(self, contract_id: ContractId) -> Placement | None:
+        """One placement, erased or not."""
+        ...
+
+    def receipts(self, farmer: NodeId | None, limit: int) -> list[KeptReceipt]:
+        """Rounds of audits, newest first."""
+        ...
+
+
+class Farmers(Protocol):
+    """Of what is known of farmers."""
+
+    def dossier(self, farmer: NodeId) -> Dossier:
+        """What is thought of one."""
+        ...
+
+    def peer(self, farmer: NodeId) -> Peer:
+        """Whom to call."""
+        ...
+
+
+class Line(Protocol):
+    """Of the endpoint."""
+
+    async def call(self, to: Peer, method: str, payload: bytes, *, deadline_seconds: float) -> bytes:
+        """Ask, and wait for the answer."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +123,11 @@ class Paymaster:
     def __init__(
         self,
         *,
-        endpoint: Endpoint,
+        endpoint: Line,
         key: NodeKey,
         network: NetworkId,
-        book: FarmerBook,
-        store: AgentStore,
+        book: Farmers,
+        store: Placements,
         books: Books,
         settlement: Settlement,
         clock: Clock,
@@ -156,6 +197,11 @@ class Paymaster:
         if higher:
             now = self._clock.now_ms()
             await self._offload(lambda: self.books.add_orders(farmer, higher, now))
+
+    @property
+    def unsigned_bytes(self) -> int:
+        """Bytes that came and that no order counts yet: what a kill would lose."""
+        return sum(sum(waiting.values()) for waiting in self._received.values())
 
     async def aclose(self) -> None:
         """Sign for what came and end the tasks. What was signed is kept, and sent with the next batch."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from stook.sim.attacks import goods, lies, names, owners
+from stook.sim.attacks import goods, lies, money, names, owners
 from stook.sim.attacks.outcome import Attack
 
 ATTACKS = MappingProxyType(
-    {attack.name: attack for attack in (*names.ATTACKS, *goods.ATTACKS, *owners.ATTACKS, *lies.ATTACKS)}
+    {attack.name: attack for attack in (*names.ATTACKS, *goods.ATTACKS, *owners.ATTACKS, *lies.ATTACKS, *money.ATTACKS)}
 )
 """In the order of the white paper, and then those that it does not have."""
 
