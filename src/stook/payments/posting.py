@@ -148,7 +148,8 @@ def _moves(
             again = name in facts.paid_before
             ended = again and terms.end_ms <= from_ms
             if held.standing is Standing.STORED and not ended and terms.begin_ms <= to_ms:
-                first = max(terms.begin_ms, facts.gap_until_ms, account.floor_ms)
+                gap_ms = facts.gap_until_ms if account.seq else 0  # nothing was paid yet: there is no gap in it
+                first = max(terms.begin_ms, gap_ms, account.floor_ms)
                 opened.append(_Open(terms, to_ms if again else first))
         elif held.standing is not Standing.STORED:
             stop = held.over_ms if held.standing is Standing.ERASED and held.over_ms else from_ms
