@@ -148,13 +148,15 @@ class Farmer:
         )
         await self._mover.look()
         if parts.till is not None:
-            await parts.till.collect()
+            await parts.till.open()
         self._started_ms = parts.clock.now_ms()
         for method, handler in self._handlers().items():
             self._endpoint.handle(method, self._guarded(method, handler))
         self._accepting = True
         self._tasks = [asyncio.create_task(chore.run(), name=f"farmer-{name}") for name, chore in self.chores.items()]
         self.chores["announce"].trigger()
+        if parts.till is not None:
+            self.chores["collect"].trigger()
         return report
 
     async def stop(self, *, grace_seconds: float = 10.0) -> bool:

@@ -32,7 +32,7 @@ from stook.payments.orders import is_order, may_serve, newest
 from stook.payments.posting import Held, Known, Standing, cashed, deposit, take
 from stook.payments.settlement import Cashed, Settlement
 from stook.storage.books import Books
-from stook.storage.ports import ContractStore, HeldContract
+from stook.storage.ports import ContractStore
 from stook.wire.endpoint import Exchange
 
 _TRIES = 4
@@ -268,6 +268,11 @@ class Till:
 
     # --- what is unpaid ----------------------------------------------------------------------------------------------
 
+    async def open(self) -> None:
+        """Read what was signed for before, so that what is served from now on is counted on top of it."""
+        for account in await self._offload(self.books.accounts):
+            self._signed_for(account)
+
     async def collect(self) -> int:
         """Add up what every renter owes and decide about it; how many are not served."""
         renters = await self._offload(self._renters)
@@ -276,11 +281,7 @@ class Till:
         return sum(each.step in (Step.STOP, Step.DROP) for each in self.standings.values())
 
     def _renters(self) -> list[PublicKey]:
-        keys = {account.partner_key for account in self.books.accounts()}
-        keys |= {held.contract.terms.renter_key for held in self._contracts.all() if _is_paid(held)}
-        for account in self.books.accounts():
-            self._signed_for(account)
-        return sorted(keys)
+        return sorted({account.partner_key for account in self.books.accounts()} | set(self._contracts.renters()))
 
     def _add_up(self, renter: PublicKey) -> None:
         now, partner = self._clock.now_ms(), node_id_of(renter)
@@ -344,7 +345,3 @@ def cash(books: Books, settlement: Settlement, key: NodeKey, partner: NodeId, no
 def _follows(batch: Batch, account: Account) -> bool:
     """Whether a batch begins where the last one ended: no time is left out."""
     return not account.seq or batch.from_ms == account.cut_ms
-
-
-def _is_paid(held: HeldContract) -> bool:
-    return held.state is ContractState.ACTIVE and held.contract.terms.storage_price_per_gib_hour > 0

@@ -51,6 +51,7 @@ DAY_MS = 24 * 3_600_000
 _MANY = 1_000_000
 _RECEIPTS = 64
 _TRIES = 4
+FAREWELL_SECONDS = 3.0
 
 
 class Placements(Protocol):
@@ -208,8 +209,14 @@ class Paymaster:
         for task in list(self._signing.values()):
             task.cancel()
         await asyncio.gather(*self._signing.values(), return_exceptions=True)
-        for farmer in list(self._received):
-            await self.sign_for(farmer)
+        calls = []
+        for farmer, waiting in list(self._received.items()):
+            came, orders = sum(waiting.values()), await self.sign_for(farmer)
+            total = sum(counts(orders).values())
+            # Short-lived processes tell it as often as long-lived ones do: once in so many bytes, in all.
+            if total // SIGN_EVERY_BYTES > (total - came) // SIGN_EVERY_BYTES:
+                calls.append(self._call(farmer, PayMethod.ORDER, encode(Order(orders)), FAREWELL_SECONDS))
+        await asyncio.gather(*calls, return_exceptions=True)
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 
@@ -424,9 +431,9 @@ class Paymaster:
     async def _ask(self, key: PublicKey, request: Pay) -> PayReply:
         return decode(PayReply, await self._call(key, PayMethod.PAY, encode(request)))
 
-    async def _call(self, key: PublicKey, method: PayMethod, payload: bytes) -> bytes:
-        peer = self._book.peer(node_id_of(key))
-        return await self._endpoint.call(peer, method, payload, deadline_seconds=self._rules.call_deadline_seconds)
+    async def _call(self, key: PublicKey, method: PayMethod, payload: bytes, seconds: float = 0.0) -> bytes:
+        deadline = seconds or self._rules.call_deadline_seconds
+        return await self._endpoint.call(self._book.peer(node_id_of(key)), method, payload, deadline_seconds=deadline)
 
 
 def _held(placement: Placement, spans: Iterable[ContractId], silence: Silence) -> Held | None:
