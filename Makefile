@@ -9,7 +9,7 @@ PARALLEL := $(BIN)/pytest -q -m "not soak" -n auto --dist loadfile
 ONLY ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: netns thirty help demo test check lint fast format unit network system soak fuzz bench bench-tahoe conformance clean setup
+.PHONY: netns thirty anvil contracts help demo test check lint fast format unit network system soak fuzz bench bench-tahoe conformance clean setup
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,7 @@ fast: setup
 
 test: fast ## every test but the soak
 	@$(MAKE) --no-print-directory $(FUZZ_STAMP) || echo "atheris could not be installed: the fuzzing test will be skipped"
+	@test -d $(VENV)/anvil || $(MAKE) --no-print-directory anvil || echo "anvil could not be installed: tests on a chain will be skipped"
 	$(PARALLEL) tests/network
 	$(BIN)/pytest -q -m "not soak" tests/system
 
@@ -67,6 +68,12 @@ netns: setup ## the demo, every farmer on a host of its own 80 ms away with 1 % 
 
 thirty: setup ## thirty processes that know one seed, which dies (bench/network.py)
 	$(BIN)/python -m bench.network --farmers 30
+
+anvil: setup ## a development node for settlement evm, by npm, into the virtual environment
+	npm install --no-audit --no-fund --prefix $(VENV)/anvil @foundry-rs/anvil
+
+contracts: setup ## compile the contracts of settlement evm into the package
+	$(BIN)/python tests/support/chain_build.py
 
 bench: setup ## benchmarks, JSON under bench/results (see bench/README.md)
 	$(BIN)/python -m bench.run

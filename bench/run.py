@@ -22,6 +22,7 @@ BENCHMARKS = {
     "store": ["--megabytes", "128", "--contracts", "50000"],
     "audit": ["--shards", "10000", "--rounds", "10"],
     "catalog": ["--objects", "10000"],
+    "payments": ["--days", "60"],
     "floor": ["--codes", "3/10,4/10", "--repeat", "3"],
     "end_to_end": ["--repeat", "1"],
 }
@@ -31,6 +32,7 @@ QUICK = {
     "store": ["--megabytes", "32", "--contracts", "2000"],
     "audit": ["--shards", "500", "--large", "4", "--rounds", "2"],
     "catalog": ["--objects", "2000"],
+    "payments": ["--farmers", "10", "--contracts", "500", "--days", "5"],
     "floor": ["--size", "32MiB", "--repeat", "1", "--seconds", "0.02"],
     "end_to_end": ["--short", "--codes", "4/10"],
 }

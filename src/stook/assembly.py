@@ -22,7 +22,7 @@ import structlog
 
 from stook import config
 from stook.codec import decode, encode
-from stook.config import FarmSettings, NodeSettings, RentSettings, Settings
+from stook.config import FarmSettings, NodeSettings, PaySettings, RentSettings, Settings
 from stook.contracts.contract import Settlement
 from stook.contracts.topics import Degree
 from stook.contracts.verdict import Verdict
@@ -58,10 +58,14 @@ from stook.overlay.publishing import announcement_into, own_records
 from stook.overlay.quasar import QuasarRules
 from stook.overlay.records import SignedRecord
 from stook.overlay.service import OverlayNode, OverlaySettings
+from stook.payments.enforcement import CreditRules
+from stook.payments.settlement import LedgerSettlement
+from stook.payments.settlement import Settlement as SettlementPort
 from stook.renter.agent import AgentOptions, LocalAgent
 from stook.renter.audit_rules import AuditRules
 from stook.renter.client import Client
 from stook.renter.market import MarketOptions
+from stook.renter.paymaster import PayRules
 from stook.renter.planner import Spread
 from stook.renter.repairer import RepairSettings
 from stook.shards.erasure import Codec, load_codec
@@ -69,6 +73,7 @@ from stook.shards.geometry import Policy
 from stook.storage import fsck
 from stook.storage.agent_store import SqlAgentStore
 from stook.storage.blobs import FileBlobs
+from stook.storage.books import SqliteBooks
 from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.database import copy_database
@@ -85,6 +90,7 @@ KEY_FILE = "keys.stook"
 CONTRACTS_FILE = "contracts.db"
 AGENT_FILE = "agent.db"
 CATALOG_FILE = "catalog.db"
+BOOKS_FILE = "books.db"
 UPLOADS_LOCK_FILE = "uploads.lock"
 OVERLAY_FOLDER = "overlay"
 MEMBERSHIP_FILE = "membership.stook"
@@ -145,6 +151,10 @@ def _make_home(home: Path, secrets: OwnerSecrets, sections: dict[str, msgspec.St
     config.settings_to_write(home, sections)
     save_secrets(home / KEY_FILE, secrets, entropy=system_entropy, passphrase=passphrase)
     config.write_settings(home, sections)
+
+
+def _paying(pay: PaySettings | None) -> dict[str, msgspec.Struct]:
+    return {} if pay is None else {"pay": pay}
 
 
 def load_owner(home: Path, passphrase: str | None) -> OwnerSecrets:
@@ -285,7 +295,13 @@ def new_network_name() -> str:
 
 
 def create_farmer_home(
-    home: Path, node: NodeSettings, farm: FarmSettings, passphrase: str | None = None, *, private: bool = False
+    home: Path,
+    node: NodeSettings,
+    farm: FarmSettings,
+    passphrase: str | None = None,
+    *,
+    private: bool = False,
+    pay: PaySettings | None = None,
 ) -> str:
     """Make a new farmer's home: settings and a fresh key. Returns its contact URI as others may use it.
 
@@ -296,7 +312,8 @@ def create_farmer_home(
     secrets = new_owner_secrets(node.network)
     if private:
         node = private_settings(node, secrets.tree().node_key().node_id)
-    _make_home(home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "farm": farm}, passphrase)
+    node = with_puzzle(node, secrets.tree().node_key())
+    _make_home(home, secrets, {"node": node, "farm": farm, **_paying(pay)}, passphrase)
     return str(ContactUri(Address(AddressKind.DIRECT, host, port), secrets.tree().node_key().node_id))
 
 
@@ -309,7 +326,7 @@ def _farmer_settings(settings: Settings) -> FarmerSettings:
             download_price_per_gib=farm.download_price_per_gib,
             min_duration_ms=config.parse_duration_ms(farm.min_duration),
             max_duration_ms=config.parse_duration_ms(farm.max_duration),
-            settlements=(Settlement.LEDGER,),
+            settlements=(Settlement.EVM,) if settings.pay.settlement == "evm" else (Settlement.LEDGER,),
             operator=farm.operator,
             failure_domain=farm.failure_domain,
             max_unfilled_bytes_per_renter=config.parse_size(farm.max_reserved_per_renter),
@@ -322,6 +339,7 @@ def _farmer_settings(settings: Settings) -> FarmerSettings:
         transfers=TransferLimits(max_transfers=farm.max_transfers),
         chores=ChoreIntervals(scrub_round_seconds=config.parse_duration_ms(farm.scrub_interval) / 1000),
         market=_farmer_market(settings) if farm.market else None,
+        credit=CreditRules(limit=farm.credit_limit, drop=farm.drop_unpaid),
     )
 
 
@@ -333,6 +351,21 @@ def _farmer_market(settings: Settings) -> MarketSettings:
         rules=QuasarRules(puzzle_bits=settings.node.puzzle_bits),
         puzzle_nonce=settings.node.puzzle_nonce,
     )
+
+
+def settlement_of(settings: Settings, key: NodeKey) -> SettlementPort:
+    """What the home's accounts are settled by. Raises `ConfigError` when a setting for the chain is missing."""
+    pay = settings.pay
+    if pay.settlement == "ledger":
+        return LedgerSettlement(NetworkId(settings.node.network))
+    from stook.payments.evm import EvmSettlement
+
+    return EvmSettlement(pay.chain, key, token=pay.token, chequebook=pay.chequebook)
+
+
+def open_books(home: Path) -> SqliteBooks:
+    """The books in `home`, made when there are none."""
+    return SqliteBooks(home / BOOKS_FILE)
 
 
 def _book_limits(node: NodeSettings) -> BookLimits:
@@ -409,6 +442,8 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
             settings=_farmer_settings(settings),
             seeds=[peer_of(uri) for uri in settings.node.seeds],
             neighbourhood=overlay,
+            books=stack.enter_context(open_books(home)),
+            settlement=settlement_of(settings, key),
         )
         if overlay is not None:
             overlay.add_source(own_records(key, endpoint, farmer.announcement, clock, offload))
@@ -579,7 +614,13 @@ def check_farmer_home(home: Path, *, deep: bool, rebuild: bool) -> dict[str, Any
 
 
 def create_renter_home(
-    home: Path, node: NodeSettings, rent: RentSettings, *, phrase: str | None = None, passphrase: str | None = None
+    home: Path,
+    node: NodeSettings,
+    rent: RentSettings,
+    *,
+    phrase: str | None = None,
+    passphrase: str | None = None,
+    pay: PaySettings | None = None,
 ) -> str:
     """Make a new renter's home from fresh words, or from a phrase typed in; returns the 24 words.
 
@@ -590,7 +631,8 @@ def create_renter_home(
     else:
         entropy = phrase_entropy(phrase)
         secrets = OwnerSecrets(OWNER_SECRETS_VERSION, NetworkId(node.network), entropy, "")
-    _make_home(home, secrets, {"node": with_puzzle(node, secrets.tree().node_key()), "rent": rent}, passphrase)
+    node = with_puzzle(node, secrets.tree().node_key())
+    _make_home(home, secrets, {"node": node, "rent": rent, **_paying(pay)}, passphrase)
     return secrets.phrase()
 
 
@@ -614,6 +656,7 @@ def _agent_options(settings: Settings) -> AgentOptions:
             copies=rent.copies,
             patience_ms=config.parse_duration_ms(rent.repair_patience),
         ),
+        pay=PayRules(chequebook=bytes.fromhex(settings.pay.chequebook[2:])),
     )
 
 
@@ -627,6 +670,7 @@ async def _agent_parts(
         stack.callback(offload.close)
         store = await offload(lambda: SqlAgentStore.open(home / AGENT_FILE))
         stack.callback(store.close)
+        books = stack.enter_context(open_books(home))
         limits = _limits(settings.node, settings.rent.upload_limit, settings.rent.download_limit)
         endpoint = make_endpoint(key, settings.node, limits, clock, gate=gate_of(home, settings.node))
         stack.push_async_callback(endpoint.close, grace_seconds=1)
@@ -665,6 +709,8 @@ async def _agent_parts(
             neighbourhood=overlay,
             neighbours=tuple if finder is None else finder.neighbours,
             on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
+            books=books,
+            settlement=settlement_of(settings, key),
         )
         await agent.open()
         stack.push_async_callback(agent.aclose)
@@ -755,7 +801,7 @@ def export_agent(home: Path, target: Path, *, passphrase: str | None, new_passph
     secrets = load_owner(home, passphrase)
     credential = secrets.tree().agent_credential(NetworkId(settings.node.network))
     save_secrets(target / KEY_FILE, credential, entropy=system_entropy, passphrase=new_passphrase)
-    config.write_settings(target, {"node": settings.node, "rent": settings.rent})
+    config.write_settings(target, {"node": settings.node, "rent": settings.rent, "pay": settings.pay})
     if (home / MEMBERSHIP_FILE).exists():
         shutil.copyfile(home / MEMBERSHIP_FILE, target / MEMBERSHIP_FILE)
     if (home / AGENT_FILE).exists():

@@ -102,6 +102,10 @@ class FarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """What it claims of itself on the market: up to 50 %, up to 80 %, or more of the time."""
     speed: Annotated[str, Meta(pattern=r"^(low|medium|high)\Z")] = "medium"
     """The same in bits per second: up to 6 million, up to 12 million, or more."""
+    credit_limit: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """What a renter may owe before it is not served any more, in smallest units; 0: no limit."""
+    drop_unpaid: bool = False
+    """Erase what a renter stores once it is twice its grace behind."""
 
 
 class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -135,12 +139,26 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Publish drafts on the open market and hear offers; `listen` and `advertise` say where."""
 
 
+class PaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[pay]``: how accounts are settled, at either side."""
+
+    settlement: Annotated[str, Meta(pattern=r"^(ledger|evm)\Z")] = "ledger"
+    """``ledger``: a running account; ``evm``: cheques of a chequebook contract (``pip install stook[evm]``)."""
+    chain: Annotated[str, Meta(max_length=256)] = ""
+    """URL of an Ethereum node's JSON-RPC."""
+    chequebook: Annotated[str, Meta(pattern=r"^(0x[0-9a-fA-F]{40})?\Z")] = ""
+    """The renter's chequebook contract."""
+    token: Annotated[str, Meta(pattern=r"^(0x[0-9a-fA-F]{40})?\Z")] = ""
+    """The ERC-20 token that a farmer takes; chequebooks of others are refused."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole ``config.toml``."""
 
     node: NodeSettings = NodeSettings()
     farm: FarmSettings = FarmSettings()
     rent: RentSettings = RentSettings()
+    pay: PaySettings = PaySettings()
 
 
 def _quantity(text: str, units: dict[str, int], what: str) -> int:

@@ -60,6 +60,9 @@ class Tag(enum.Enum):
     INVITE = "invite"
     INVITE_CODE = "invite-code"
     BEACON = "beacon"
+    BANDWIDTH_ORDER = "bandwidth-order"
+    PAY_BATCH = "pay-batch"
+    PAY_AGREEMENT = "pay-agreement"
 
     @property
     def key(self) -> bytes:

@@ -30,3 +30,21 @@ def download_cost(price_per_gib: int, size_bytes: int) -> Amount:
     if price_per_gib < 0 or size_bytes < 0:
         raise ValueError("prices and sizes are never negative")
     return Amount(-(-price_per_gib * size_bytes // BYTES_PER_GIB))
+
+
+NOTHING = Amount(0)
+WIDE_BYTES = 16
+MAX_AMOUNT = 2**128 - 1
+
+
+def wide(amount: int) -> bytes:
+    """16 big-endian bytes of a sum: integers of the encoding end at 2^64, and that is 18 credits.
+
+    Raises `OverflowError` for a negative sum and above `MAX_AMOUNT`.
+    """
+    return amount.to_bytes(WIDE_BYTES, "big")
+
+
+def narrow(data: bytes) -> Amount:
+    """The sum that `wide` wrote."""
+    return Amount(int.from_bytes(data, "big"))

@@ -90,6 +90,8 @@ def test_every_code_named_exists(page: str) -> None:
         "SAMPLED",
         "SALTED",
         "AUDIT",
+        "PAY",
+        "ORDER",
         "SIP",
         "FIRST",
         "UTC",

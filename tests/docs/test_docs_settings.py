@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stook.config import FarmSettings, NodeSettings, RentSettings, load_settings, render_settings
+from stook.config import FarmSettings, NodeSettings, PaySettings, RentSettings, load_settings, render_settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
-SECTIONS = {"node": NodeSettings(), "farm": FarmSettings(), "rent": RentSettings()}
-WORDS = {(): ("none", "everyone"), "": ("none", "chosen"), 2**63 - 1: ("no limit",)}
+SECTIONS = {"node": NodeSettings(), "farm": FarmSettings(), "rent": RentSettings(), "pay": PaySettings()}
+WORDS = {(): ("none", "everyone"), "": ("none", "chosen"), 2**63 - 1: ("no limit",), False: ("`false`", "`0`")}
 
 
 def _rows(section: str) -> dict[str, str]:

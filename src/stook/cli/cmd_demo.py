@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stook.cli.demo_pay import credits
 from stook.cli.output import emit, human_duration, human_size, on_terminal, say
 from stook.cli.run import configure_logging, json_option, run
 from stook.config import parse_size
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from stook.cli.demo_run import DemoPlan
 
 _CAPACITY_FACTOR = 4
+STORAGE_PRICE = 10**15
+"""A thousandth of a credit for a GiB and hour."""
+DOWNLOAD_PRICE = 10**16
 
 
 def _parse_code(text: str) -> tuple[int, int]:
@@ -40,10 +44,17 @@ def _parse_code(text: str) -> tuple[int, int]:
 @click.option(
     "--code", help="K/N: any K of N shards bring a segment back. Default: N = farmers - kill, K as kill allows."
 )
+@click.option(
+    "--settlement",
+    type=click.Choice(["ledger", "evm"]),
+    default="ledger",
+    show_default=True,
+    help="How farmers are paid; evm starts a development node of its own (see `make anvil`).",
+)
 @click.option("--keep", is_flag=True, help="Leave the farmers' and the renter's directories behind.")
 @json_option
 def demo_command(
-    farmers: int, kill: int, path: Path | None, size: str, code: str | None, keep: bool, as_json: bool
+    farmers: int, kill: int, path: Path | None, size: str, code: str | None, settlement: str, keep: bool, as_json: bool
 ) -> None:
     """A whole network on this machine: store a directory, kill farmers, repair, kill more, read every byte back.
 
@@ -71,16 +82,31 @@ def demo_command(
     )
     root = Path(tempfile.mkdtemp(prefix="stook-demo-"))
     capacity = max(1 << 30, _CAPACITY_FACTOR * (plan.size_bytes + (1 << 28)))
+    chain = None
     try:
-        network = LocalNetwork(root, farmers=plan.farmers, capacity=str(capacity))
+        if settlement == "evm":
+            from stook.cli.demo_chain import DemoChain
+
+            chain = DemoChain()
+            chain.start()
+        network = LocalNetwork(
+            root,
+            farmers=plan.farmers,
+            capacity=str(capacity),
+            storage_price_per_gib_hour=STORAGE_PRICE,
+            download_price_per_gib=DOWNLOAD_PRICE,
+            pay=chain.farmer_settings if chain is not None else None,
+        )
         picture: Picture
         if on_terminal() and not as_json:
             picture = LivePicture([FarmerLine(farmer.name) for farmer in network.farmers])
         else:
             picture = Lines()
         with network, picture:
-            figures = run(Demo(plan, root, network, picture).run())
+            figures = run(Demo(plan, root, network, picture, chain).run())
     finally:
+        if chain is not None:
+            chain.close()
         if keep:
             say(f"Kept in {root}")
         else:
@@ -121,6 +147,17 @@ def _summary(result: dict[str, Any], plan: DemoPlan) -> None:
     )
     say(f"  {'repair':<24}{human_duration(figures['repair_seconds']):>8}")
     say(f"  {'small files':<24}{stored:>8.0f} stored and {read:.0f} read a second")
+    say(
+        f"  {'payments':<24}{credits(result['paid_total']):>12} credits paid of {credits(result['owed_total'])} owed, "
+        f"in {result['cheques']} cheques; "
+        + ("all books agree to the unit" if result["ledger_balanced"] else "the books do not agree")
+    )
+    if "chain" in result:
+        chain = result["chain"]
+        say(
+            f"  {'on the chain':<24}{credits(chain['redeemed']):>12} credits redeemed by {chain['redeemers']} farmers, "
+            f"{chain['node']}"
+        )
     say(
         f"  {'peak memory':<24}{figures['client_peak_rss_mib']:>8.0f} MiB here, "
         f"{figures['farmer_peak_rss_mib']:.0f} MiB at the largest farmer"

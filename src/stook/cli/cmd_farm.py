@@ -211,6 +211,20 @@ def audits_command(home: Path, limit: int, name: str | None, output: Path | None
         say(f"{one['round'][:16]}  {human_time(one['asked_ms'])}  renter {one['renter'][:16]}  {units}: {said}")
 
 
+@farm_command.command("earnings")
+@json_option
+@pass_home
+def earnings_command(home: Path, as_json: bool) -> None:
+    """Show what this farmer earned and why, what to expect next month, and the price of leaving."""
+    from stook.cli.earnings import earnings, say_earnings
+
+    found = earnings(home)
+    if as_json:
+        emit(found)
+    else:
+        say_earnings(found)
+
+
 @farm_command.command("fsck")
 @click.option("--deep", is_flag=True, help="Read every byte, not only heads and contracts.")
 @click.option("--rebuild", is_flag=True, help="Make the index anew from the shard files alone.")

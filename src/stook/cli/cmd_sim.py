@@ -219,3 +219,37 @@ def churn_command(farmers: int, months: int, share: float, code: str, objects: i
 
 
 sim_command.add_command(quasar_command)
+
+
+@sim_command.command("payments")
+@click.option("--schedules", default=1000, show_default=True, help="How many random histories of one pair.")
+@seed_option
+@json_option
+def payments_command(schedules: int, seed: int, as_json: bool) -> None:
+    """Random histories of audits, downloads, lost and repeated messages, deaths and clock jumps, reckoned exactly.
+
+    Checks that nobody was overpaid, nobody is short beyond the written bound, all books agree to the unit, and no
+    serial was signed twice.
+    """
+    from stook.sim.pay_schedules import run_schedules
+
+    reports = run_schedules(schedules, seed)
+    wrong = [report for report in reports if report.wrong]
+    found = {
+        "schedules": len(reports),
+        "batches": sum(report.batches for report in reports),
+        "cheques": sum(report.cheques for report in reports),
+        "deaths": sum(report.deaths for report in reports),
+        "wrong": [{"seed": report.seed, "why": list(report.wrong)} for report in wrong],
+    }
+    if as_json:
+        emit(found)
+    else:
+        say(
+            f"{len(reports):,} histories with {found['batches']:,} batches, {found['cheques']:,} cheques and "
+            f"{found['deaths']:,} deaths: {len(wrong)} ended wrongly."
+        )
+        for report in wrong[:10]:
+            say(f"  seed {report.seed}: {'; '.join(report.wrong)}")
+    if wrong:
+        sys.exit(NOT_SHOWN)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from stook.assembly import Renter, create_renter_home, farmer_status, open_renter, usage
+from stook.cli.demo_chain import DemoChain
 from stook.cli.demo_heal import Audited, Repairs, audit, health, named
+from stook.cli.demo_pay import pay, reckon
 from stook.cli.demo_picture import Picture
 from stook.cli.local_network import LocalNetwork
 from stook.cli.output import human_duration, human_rate, human_size, plural
@@ -109,12 +111,15 @@ class _Span:
 class Demo:
     """One run. `root` is a fresh directory for everything it writes."""
 
-    def __init__(self, plan: DemoPlan, root: Path, network: LocalNetwork, picture: Picture) -> None:
+    def __init__(
+        self, plan: DemoPlan, root: Path, network: LocalNetwork, picture: Picture, chain: DemoChain | None = None
+    ) -> None:
         self.plan = plan
         self.figures = Figures()
         self._root = root
         self._network = network
         self._picture = picture
+        self._chain = chain
         self._generated = root / "source" / GENERATED_NAME
         self._wrong: list[str] = []
         """Everything that is not as it should be, in words."""
@@ -136,7 +141,11 @@ class Demo:
                 spread="farmers",
                 repair_patience="0 s",
             ),
+            phrase=self._chain.phrase if self._chain is not None else None,
+            pay=self._chain.renter_settings if self._chain is not None else None,
         )
+        if self._chain is not None:
+            await self._fund(home)
         # It is told of nobody but one seed, or hears beacons: for it they are a way into the overlay and no more.
         async with open_renter(home, refresh=False) as renter:
             await self._meet(renter)
@@ -144,15 +153,20 @@ class Demo:
             await self._store(renter)
             await self._download(renter, "download", "every farmer alive")
             await self._audit(renter, "Asking every farmer to prove what it holds")
+            await self._pay(renter, "Paying for proofs and bytes")
             await self._note_farmers()
             await self._kill()
             await self._download(renter, "degraded_download", f"{plural(self.plan.kill, 'farmer')} dead")
             await self._read_tree(renter, "back")
             await self._heal(renter)
+            await self._pay(renter, "Paying again, those that made the shards anew")
             if self.plan.kills_twice:
                 await self._kill()
                 await self._download(renter, "last_download", f"{plural(2 * self.plan.kill, 'farmer')} dead")
                 await self._read_tree(renter, "back again")
+            await self._pay(renter, "Paying what is still owed")
+            await self._redeem(renter)
+        await self._reckon()
         await self._compare()
         await self._note_farmers()
         self.figures.values |= {
@@ -325,6 +339,38 @@ class Demo:
             + f"{whole:.0%} of the segments have all {self.plan.n} proved shards"
             + ("" if self.plan.whole_again else ", as fewer farmers are left than that")
         )
+
+    async def _pay(self, renter: Renter, title: str) -> None:
+        self._picture.begin(title)
+        self._picture.end(await pay(renter))
+
+    async def _fund(self, home: Path) -> None:
+        self._picture.begin("Deploying a token and a chequebook, and filling it")
+        homes = [home, *(farmer.home for farmer in self._network.farmers)]
+        self._picture.end(await asyncio.to_thread(self._chain.fund, homes) if self._chain is not None else "")
+
+    async def _redeem(self, renter: Renter) -> None:
+        if self._chain is None:
+            return
+        self._picture.begin("Redeeming every farmer's cheques on the chain")
+        homes = {farmer.name: farmer.home for farmer in self._network.farmers}
+        redeemed = await asyncio.to_thread(self._chain.redeem, homes)
+        if renter.agent.paymaster is not None:
+            await renter.agent.paymaster.note_cashed()
+        redeemed |= await asyncio.to_thread(self._chain.compare, self._root / "renter", homes)
+        self._wrong += redeemed.pop("wrong")
+        said = redeemed.pop("said")
+        self.figures.values["chain"] = redeemed
+        self._picture.end(said)
+
+    async def _reckon(self) -> None:
+        self._picture.begin("Comparing everybody's books, the dead farmers' from their disks")
+        reckoned = await asyncio.to_thread(
+            reckon, self._root / "renter", {farmer.name: farmer.home for farmer in self._network.farmers}
+        )
+        self._wrong += reckoned.wrong
+        self.figures.values |= reckoned.as_json()
+        self._picture.end(reckoned.said)
 
     async def _read_tree(self, renter: Renter, where: str) -> None:
         tree_bytes = self.figures.values["tree_bytes"]

@@ -19,8 +19,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stook.errors import EnvironmentFault
+
+if TYPE_CHECKING:
+    from stook.config import PaySettings
 
 START_DEADLINE_SECONDS = 120.0
 STOP_DEADLINE_SECONDS = 15.0
@@ -75,12 +79,17 @@ class LocalNetwork:
         log_level: str = "warning",
         places: Sequence[Place] | None = None,
         lan: str = "",
+        storage_price_per_gib_hour: int = 0,
+        download_price_per_gib: int = 0,
+        pay: PaySettings | None = None,
     ) -> None:
         """With `lan`, the renter's interface, nobody has a seed: all find one another by beacons on the local link."""
         self._root = root
         self._capacity = capacity
         self._log_level = log_level
         self.lan = lan
+        self._prices = (storage_price_per_gib_hour, download_price_per_gib)
+        self._pay = pay
         self.farmers: list[FarmerProcess] = []
         if places is None:
             places = [Place("127.0.0.1", port) for port in free_loopback_ports(farmers)]
@@ -110,9 +119,11 @@ class LocalNetwork:
             operator=name,
             failure_domain=name,
             min_duration="1 min",
+            storage_price_per_gib_hour=self._prices[0],
+            download_price_per_gib=self._prices[1],
         )
         home = self._root / name
-        self.farmers.append(FarmerProcess(name, home, create_farmer_home(home, node, farm), place))
+        self.farmers.append(FarmerProcess(name, home, create_farmer_home(home, node, farm, pay=self._pay), place))
         return self.farmers[-1]
 
     @property

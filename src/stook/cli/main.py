@@ -42,6 +42,9 @@ COMMANDS: dict[str, str] = {
     "repair": "cmd_repair",
     "farm": "cmd_farm",
     "audit": "cmd_audit",
+    "pay": "cmd_pay",
+    "ledger": "cmd_ledger",
+    "wallet": "cmd_wallet",
     "demo": "cmd_demo",
     "sim": "cmd_sim",
 }

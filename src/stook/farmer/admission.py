@@ -17,6 +17,7 @@ from stook.contracts.lifecycle import ContractState
 from stook.contracts.negotiation import DAY_MS, HOUR_MS, check_draft
 from stook.errors import ReasonCode, RefusedError
 from stook.farmer.capacity import CapacityView
+from stook.identity.accounts import account_of
 from stook.identity.contact import SignedContact
 from stook.identity.keys import node_id_of
 from stook.ids import ContractId, NodeId, PublicKey, ShardRoot
@@ -144,6 +145,8 @@ def _once_more(draft: Terms, held: HeldContract) -> Decision:
 
 
 def _check_renter(draft: Terms, terms: FarmerTerms) -> None:
+    if draft.settlement is Settlement.EVM and draft.payment_destination != account_of(draft.farmer_key):
+        raise RefusedError(ReasonCode.BAD_TERMS, "cheques go to the account of this farmer's own key")
     if terms.allowed_renters is not None and node_id_of(draft.renter_key) not in terms.allowed_renters:
         raise RefusedError(ReasonCode.RENTER_NOT_ADMITTED, "this farmer serves a closed list of renters")
 

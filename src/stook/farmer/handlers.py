@@ -68,6 +68,8 @@ class ContractDesk:
     async def claim(self, exchange: Exchange, payload: bytes) -> None:
         """Judge a batch of drafts, reserve the accepted ones in one durable transaction, answer with signatures."""
         drafts = decode(Claim, payload).drafts
+        if self._parts.till is not None:
+            self._parts.till.admit(exchange.peer_key)
         async with self._claiming:  # two claims judged by one picture could promise the same room twice
             prices = self._market.tariff(exchange.peer_key, len(drafts)) if self._market is not None else None
             answers = await self._parts.offload(lambda: self._judge_and_reserve(drafts, exchange.peer_key, prices))
@@ -136,6 +138,8 @@ class ContractDesk:
         """Sign the next revision of a contract whose shard is stored; the shard file carries it before we speak."""
         request = decode(Renew, payload)
         contract_id = request.terms.contract_id
+        if self._parts.till is not None:
+            self._parts.till.admit(exchange.peer_key)
         async with self._parts.gate.hold(request.terms.shard_root, deadline_seconds=RENEW_DEADLINE_SECONDS):
             try:
                 signature = await self._parts.offload(lambda: self._renew(contract_id, request, exchange.peer_key))

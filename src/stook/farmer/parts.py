@@ -16,6 +16,7 @@ from stook.farmer.gate import ShardGate
 from stook.farmer.lanes import Lanes
 from stook.farmer.settings import FarmerSettings
 from stook.farmer.status import Tally
+from stook.farmer.till import Till
 from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NetworkId, PublicKey
 from stook.storage.ports import ContractStore, ShardStore
@@ -83,6 +84,8 @@ class Parts:
     gate: ShardGate
     lanes: Lanes
     tally: Tally
+    till: Till | None = None
+    """None: nothing is charged, and nobody asked to pay."""
     lost: set[ContractId] = field(default_factory=set)
     """Contracts in state LOST, so that status needs no walk over the store. Refilled at start."""
     erased: ErasureMemory = field(default_factory=ErasureMemory)

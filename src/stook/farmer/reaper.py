@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from stook.contracts.lifecycle import OVER, RESERVING, Event, apply
+from stook.contracts.lifecycle import OVER, RESERVING, ContractState, Event, apply
 from stook.contracts.receipt import SignedEraseReceipt, sign_erase_receipt
 from stook.errors import RefusedError
 from stook.farmer.parts import Parts
 from stook.ids import ShardRoot
+from stook.payments.enforcement import Step
 from stook.storage.ports import HeldContract
 
 BATCH = 256
@@ -81,6 +82,21 @@ async def reap(parts: Parts) -> int:
             break
     parts.tally.reaped += gone
     await parts.offload(lambda: _forget(parts, parts.clock.now_ms()))
+    return gone
+
+
+async def evict(parts: Parts) -> int:
+    """Give up what renters store that are long past their grace, where the operator wants that; how many contracts."""
+    gone = 0
+    for renter, standing in list(parts.till.standings.items()) if parts.till is not None else ():
+        if standing.step is not Step.DROP:
+            continue
+        after = b""
+        while page := await parts.offload(partial(parts.contracts.owned_by, renter, after, BATCH)):
+            for held in page:
+                if held.state is ContractState.ACTIVE:
+                    gone += await _reap_one(parts, Reap(held, Event.CANCEL), parts.clock.now_ms())
+            after = page[-1].contract_id
     return gone
 
 

@@ -24,16 +24,20 @@ from stook.farmer.losses import Confessor, declare_missing
 from stook.farmer.market import MarketStall
 from stook.farmer.mover import Mover
 from stook.farmer.parts import AnnouncementBook, Parts
-from stook.farmer.reaper import reap
+from stook.farmer.reaper import evict, reap
 from stook.farmer.recovery import RecoveryReport, recover
 from stook.farmer.refusals import refusal_of
 from stook.farmer.scrub import Scrub
 from stook.farmer.settings import FarmerSettings
 from stook.farmer.status import AuditStatus, ExitStatus, FarmerStatus, ScrubReport, Tally
+from stook.farmer.till import Till
 from stook.farmer.transfers import TransferDesk
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId
 from stook.overlay.pubsub import Neighbourhood
+from stook.payments.messages import PayMethod
+from stook.payments.settlement import LedgerSettlement, Settlement
+from stook.storage.books import Books
 from stook.storage.ports import ContractStore, ShardStore
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 
@@ -63,8 +67,24 @@ class Farmer:
         settings: FarmerSettings,
         seeds: Sequence[Peer] = (),
         neighbourhood: Neighbourhood | None = None,
+        books: Books | None = None,
+        settlement: Settlement | None = None,
         log: FilteringBoundLogger | None = None,
     ) -> None:
+        log = log if log is not None else structlog.get_logger("stook.farmer")
+        till = None
+        if books is not None:
+            till = Till(
+                key=key,
+                network=network,
+                contracts=contracts,
+                books=books,
+                settlement=settlement if settlement is not None else LedgerSettlement(network),
+                clock=clock,
+                offload=offload,
+                log=log,
+                rules=settings.credit,
+            )
         self._parts = Parts(
             key=key,
             network=network,
@@ -75,10 +95,11 @@ class Farmer:
             clock=clock,
             offload=offload,
             free_disk=free_disk,
-            log=log if log is not None else structlog.get_logger("stook.farmer"),
+            log=log,
             gate=ShardGate(),
             lanes=Lanes(settings.transfers),
             tally=Tally(),
+            till=till,
         )
         self._endpoint = endpoint
         self._accepting = False
@@ -100,6 +121,11 @@ class Farmer:
             "declare": Chore("declare", intervals.declare_seconds, self.declare_losses, self._chore_failed),
             "move": Chore("move", intervals.move_seconds, self.move, self._chore_failed),
         }
+        if till is not None:
+            self.chores = {
+                **self.chores,
+                "collect": Chore("collect", intervals.collect_seconds, till.collect, self._chore_failed),
+            }
         """By name, to pause and to step."""
         self._stall: MarketStall | None = None
         if settings.market is not None:
@@ -130,6 +156,8 @@ class Farmer:
             swept_bytes=report.partial_bytes_swept,
         )
         await self._mover.look()
+        if parts.till is not None:
+            await parts.till.open()
         self._started_ms = parts.clock.now_ms()
         for method, handler in self._handlers().items():
             self._endpoint.handle(method, self._guarded(method, handler))
@@ -138,6 +166,8 @@ class Farmer:
         self.chores["announce"].trigger()
         if self._stall is not None:
             self.chores["gossip"].trigger()
+        if parts.till is not None:
+            self.chores["collect"].trigger()
         return report
 
     async def stop(self, *, grace_seconds: float = 10.0) -> bool:
@@ -183,6 +213,7 @@ class Farmer:
             AuditMethod.HEARTBEAT: audits.heartbeat,
             MoveMethod.MOVE: self._mover.move,
             **({} if stall is None else stall.pubsub.handlers()),
+            **({PayMethod.PAY: till.pay, PayMethod.ORDER: till.order} if (till := self._parts.till) else {}),
         }
 
     def _guarded(self, method: str, handler: Handler) -> Handler:
@@ -221,7 +252,7 @@ class Farmer:
     async def reap(self) -> int:
         """Give up what is due now, and see whether the operator wants us to leave; how many contracts went."""
         await self._mover.look()
-        return await reap(self._parts)
+        return await reap(self._parts) + await evict(self._parts)
 
     async def announce(self) -> int:
         """Tell the seeds now; how many took it. While one does not, the next try comes soon, then ever later."""
@@ -248,6 +279,11 @@ class Farmer:
 
     def _chore_failed(self, name: str, error: Exception) -> None:
         self._parts.log.error("chore failed", chore=name, why=str(error), exc_info=error)
+
+    @property
+    def till(self) -> Till | None:
+        """The earning part, if it keeps books."""
+        return self._parts.till
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from stook.farmer.admission import FarmerTerms
 from stook.farmer.asking import Asking, FarmerStrategy
 from stook.farmer.capacity import CapacityLimits
 from stook.overlay.quasar import PubSubTiming, QuasarRules
+from stook.payments.enforcement import CreditRules
 
 MIB = 1 << 20
 
@@ -71,6 +72,8 @@ class ChoreIntervals:
     announce_seconds: float = 300.0
     move_seconds: float = 300.0
     """How often orders of MOVE that were tried in vain are looked at; new ones are at once."""
+    collect_seconds: float = 3600.0
+    """How often what renters owe is added up."""
     declare_seconds: float = 300.0
     """How often renters that are connected are told of losses they have not noted."""
 
@@ -103,3 +106,4 @@ class FarmerSettings:
     audits: AuditLimits = field(default_factory=AuditLimits)
     market: MarketSettings | None = None
     """None: it is claimed at directly, and takes no part in the open market."""
+    credit: CreditRules = field(default_factory=CreditRules)

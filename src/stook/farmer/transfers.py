@@ -90,6 +90,8 @@ class TransferDesk:
             end=contract.terms.shard_size_bytes,
             now_ms=now_ms,
         )
+        if parts.till is not None:
+            parts.till.admit(contract.terms.renter_key)
         held = parts.contracts.get(contract.contract_id)
         if held is None or held.state in OVER:
             raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "nothing is reserved under this contract")
@@ -270,9 +272,11 @@ class TransferDesk:
         parts, root = self._parts, held.contract.terms.shard_root
         check = parts.settings.transfers.verify_reads
         charged = spendings(request.grant)
-        leaves = await parts.offload(lambda: self._open(root, charged, end - begin))
-        sent = 0
+        if parts.till is not None:
+            parts.till.reserve(held.contract.terms, end - begin)
+        sent, leaves = 0, b""
         try:
+            leaves = await parts.offload(lambda: self._open(root, charged, end - begin))
             await exchange.reply(encode(RetrieveReady(held.contract.terms.shard_size_bytes)))
             await exchange.send(leaves)
             for block in blocks_of(begin // UNIT_BYTES, end, parts.settings.transfers.block_bytes):
@@ -282,7 +286,9 @@ class TransferDesk:
                 sent += block.size_bytes
                 parts.tally.bytes_out += block.size_bytes
         finally:
-            if sent < end - begin:
+            if parts.till is not None:
+                parts.till.release(held.contract.terms, end - begin - sent)
+            if leaves and sent < end - begin:
                 await parts.offload(lambda: self._refund(charged, end - begin - sent))
         parts.tally.shards_out += 1
 

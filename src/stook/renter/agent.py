@@ -18,6 +18,7 @@ from stook.audits.containment import Silence
 from stook.chore import Chore
 from stook.clock import Clock, Entropy, Offload
 from stook.contracts.contract import Contract
+from stook.contracts.contract import Settlement as Kind
 from stook.contracts.grant import Operation, SignedGrant, issue_grant
 from stook.contracts.market import Prices
 from stook.contracts.receipt import SignedStorageReceipt, verify_storage_receipt
@@ -26,6 +27,7 @@ from stook.errors import EnvironmentFault, MisbehaviourError, NotEnoughError, Re
 from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey, SegmentId
 from stook.overlay.pubsub import Neighbourhood
+from stook.payments.settlement import LedgerSettlement, Settlement
 from stook.renter.answers import Answer
 from stook.renter.audit_rules import AuditRules
 from stook.renter.auditor import Auditor
@@ -39,6 +41,7 @@ from stook.renter.farmer_record import FarmerRecord, record_of
 from stook.renter.market import Market, MarketOptions
 from stook.renter.mover import Mover
 from stook.renter.outlook import FarmerFacts, HeldSegment
+from stook.renter.paymaster import Paymaster, PayRules
 from stook.renter.planner import Candidate, Spread, independent_domains, shards_taken
 from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, Placed, PlacementPolicy, Ticket
 from stook.renter.recovery import recover_placements
@@ -50,6 +53,7 @@ from stook.renter.slots import SlotPool
 from stook.shards.erasure import Codec
 from stook.shards.geometry import Policy
 from stook.shards.mask import segment_mask_key
+from stook.storage.books import Books
 from stook.storage.renter_ports import (
     AgentStore,
     Outcome,
@@ -88,6 +92,7 @@ class AgentOptions:
     repair: RepairSettings = field(default_factory=RepairSettings)
     market: MarketOptions | None = None
     """None: farmers are found by seeds alone. Else the endpoint has to listen, and to say where."""
+    pay: PayRules = field(default_factory=PayRules)
 
     @property
     def lapsing_within_ms(self) -> int:
@@ -121,6 +126,8 @@ class LocalAgent:
         options: AgentOptions = AgentOptions(),
         neighbourhood: Neighbourhood | None = None,
         on_error: Callable[[str, Exception], None] = _silent,
+        books: Books | None = None,
+        settlement: Settlement | None = None,
     ) -> None:
         self._key = key
         self._mask_root = mask_root
@@ -140,6 +147,7 @@ class LocalAgent:
             consign_within_ms=options.consign_within_ms,
             max_storage_price_per_gib_hour=options.max_storage_price_per_gib_hour,
             max_download_price_per_gib=options.max_download_price_per_gib,
+            settlement=settlement.kind if settlement is not None else Kind.LEDGER,
         )
         self.book = FarmerBook(store, network, clock, offload)
         self.roster = Roster(self.book, endpoint, clock, seeds, farmers, sample, neighbours)
@@ -215,6 +223,21 @@ class LocalAgent:
             leaving=self.book.leaving,
             lapsing_within_ms=options.lapsing_within_ms,
         )
+        self.paymaster: Paymaster | None = None
+        """None: this agent keeps no books and pays nobody."""
+        if books is not None:
+            self.paymaster = Paymaster(
+                endpoint=endpoint,
+                key=key,
+                network=network,
+                book=self.book,
+                store=store,
+                books=books,
+                settlement=settlement if settlement is not None else LedgerSettlement(network),
+                clock=clock,
+                offload=offload,
+                rules=options.pay,
+            )
         care = options.care
         self.chores: tuple[Chore, ...] = (
             Chore("refresh", care.refresh_seconds, self.look_around, on_error),
@@ -241,6 +264,8 @@ class LocalAgent:
                 on_error=on_error,
             )
             self.chores = (*self.chores, *self.market.chores)
+        if self.paymaster is not None:
+            self.chores += (Chore("pay", options.pay.step_seconds, self.paymaster.pay_due, on_error),)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -255,6 +280,8 @@ class LocalAgent:
         if self.market is not None:
             self.market.pubsub.close()
         try:
+            if self.paymaster is not None:
+                await self.paymaster.aclose()
             await self.book.flush()
         except EnvironmentFault as error:
             self._on_error("farewell", error)
@@ -539,6 +566,8 @@ class LocalAgent:
             kind = OutcomeKind.CONSIGN if dealing.upload else OutcomeKind.RETRIEVE
             speed = dealing.size_bytes / dealing.seconds if dealing.ok and dealing.seconds > 0 else 0.0
             self.book.note(Outcome(dealing.farmer, kind, dealing.ok, speed, now))
+            if dealing.ok and dealing.terms is not None and self.paymaster is not None:
+                self.paymaster.received(dealing.terms, dealing.size_bytes)
             if dealing.ok and not dealing.upload:
                 self.book.sent(dealing.farmer, dealing.size_bytes, dealing.seconds)
 

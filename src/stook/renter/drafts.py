@@ -11,6 +11,7 @@ from stook.contracts.contract import CONTRACT_VERSION, AuditStrategy, AuditTerms
 from stook.contracts.market import NOBODY, OPEN_ROOT, Prices
 from stook.contracts.renewal import next_revision
 from stook.contracts.topics import criteria_of
+from stook.identity.accounts import account_of
 from stook.ids import NetworkId, PublicKey, ShardRoot
 
 HOUR_MS = 3_600_000
@@ -55,7 +56,9 @@ def draft(
         storage_price_per_gib_hour=announcement.storage_price_per_gib_hour,
         download_price_per_gib=announcement.download_price_per_gib,
         settlement=rules.settlement,
-        payment_destination=rules.payment_destination,
+        payment_destination=account_of(contact.public_key)
+        if rules.settlement is Settlement.EVM
+        else rules.payment_destination,
         criteria=criteria_of(shard_bytes, rules.duration_ms),
         absences=(),
         collateral=0,

@@ -252,6 +252,6 @@ class _Run:
         self._changed.set()
         ok = state is State.DONE
         seconds = self._fetcher.now() - begun
-        self._fetcher.note(Dealing(ticket.peer.node_id, False, ok, len(row), seconds))
+        self._fetcher.note(Dealing(ticket.peer.node_id, False, ok, len(row), seconds, ticket.contract.terms))
         if ok:
             self._on_stored(ticket.peer.node_id, len(row))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from stook.contracts.contract import Contract
+from stook.contracts.contract import Contract, Terms
 from stook.contracts.grant import SignedGrant
 from stook.contracts.receipt import SignedStorageReceipt
 from stook.ids import ContractId, NodeId, PublicKey, SegmentId, ShardRoot
@@ -115,6 +115,8 @@ class Dealing:
     ok: bool
     size_bytes: int = 0
     seconds: float = 0.0
+    terms: Terms | None = None
+    """Of a download that came whole: what its bytes are owed by."""
 
 
 @dataclass(frozen=True, slots=True)

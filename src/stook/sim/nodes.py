@@ -33,6 +33,7 @@ from stook.sim.factories import NETWORK, key_tree, node_key
 from stook.sim.loop import InlineOffload, VirtualClock
 from stook.sim.network import SimNetwork
 from stook.sim.signatures import CheapSignatures
+from stook.storage.books import SqliteBooks
 from stook.storage.memory import MemoryContractStore, MemoryShardStore
 from stook.storage.ports import ContractStore, ShardStore
 from stook.storage.renter_memory import MemoryAgentStore, MemoryCatalog
@@ -61,8 +62,17 @@ class World:
     """How nodes sign, unless with the curve; open while they live."""
     errors: list[tuple[str, Exception]] = field(default_factory=list)
     """Bugs: what handlers, chores and tasks raised that no honest or dishonest peer should make them raise."""
+    opened: list[SqliteBooks] = field(default_factory=list)
+    """Books of all nodes, in memory."""
     log: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT_LOG_LINES))
     """The latest lines that nodes logged."""
+
+    def books(self, wanted: bool) -> SqliteBooks | None:
+        """Empty books, that outlive the death of their node; None where none are wanted."""
+        if not wanted:
+            return None
+        self.opened.append(SqliteBooks(":memory:"))
+        return self.opened[-1]
 
     def key(self, key: NodeKey) -> NodeKey:
         """The key as nodes of this world use it."""
@@ -120,6 +130,8 @@ class SimFarmer:
         """What is truly stored, whatever the adversary makes of it."""
         self.shards: ShardStore = self.adversary.shards(self.disk) if self.adversary is not None else self.disk
         self.contracts: ContractStore = MemoryContractStore()
+        self.books = world.books(settings.terms.storage_price_per_gib_hour > 0)
+        """None where it stores for nothing."""
         self.peer = Peer(self.key.node_id, (Address(AddressKind.DIRECT, self.host, PORT),))
         self.free_disk_bytes = 1 << 50
         self.seeds: Sequence[Peer] = ()
@@ -175,6 +187,7 @@ class SimFarmer:
             free_disk=lambda: self.free_disk_bytes - self.stored_bytes,
             settings=self.settings,
             seeds=[seed for seed in self.seeds if seed.node_id != self.node_id],
+            books=self.books,
             log=world.logger(self.host),
         )
         self._endpoint, self._farmer = endpoint, farmer
@@ -216,6 +229,7 @@ class SimRenter:
         self.clock = VirtualClock(skew_ms)
         self.store = MemoryAgentStore()
         self.catalog = MemoryCatalog()
+        self.books = world.books(any(farmer.books is not None for farmer in farmers))
         self.options = options
         self.memory_budget_bytes = 80 << 20
         self.seeds: Sequence[Peer] | None = None
@@ -281,6 +295,7 @@ class SimRenter:
             farmers=[farmer.peer for farmer in self.farmers] if self.seeds is None else (),
             options=self.options,
             on_error=world.error,
+            books=self.books,
         )
         self._client = Client(
             agent=self._agent,

@@ -112,6 +112,8 @@ class Testnet:
             for farmer in self.farmers:
                 await farmer.stop()
         finally:
+            for books in self.world.opened:
+                books.close()
             if self.world.cheap is not None:
                 self.world.cheap.__exit__(None, None, None)
 

@@ -182,6 +182,11 @@ class SqliteContractStore:
             limit,
         )
 
+    def renters(self) -> list[PublicKey]:
+        """Everybody with a contract here, in order."""
+        found = self._rows("SELECT DISTINCT renter_key FROM contracts ORDER BY renter_key")
+        return [PublicKey(key) for (key,) in found]
+
     def totals(self) -> Totals:
         """Sums over all contracts held (sizes are shard sizes)."""
         row = self._rows(

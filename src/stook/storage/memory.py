@@ -234,6 +234,11 @@ class MemoryContractStore:
             for contract_id in contract_ids:
                 self._drop(contract_id)
 
+    def renters(self) -> list[PublicKey]:
+        """Everybody with a contract here, in order."""
+        with self._lock:
+            return sorted({held.contract.terms.renter_key for held in self._held.values()})
+
     def owned_by(self, renter_key: PublicKey, after: bytes, limit: int) -> list[HeldContract]:
         """Contracts of one renter with ids above `after`, in order of id."""
         with self._lock:

@@ -188,6 +188,10 @@ class ContractStore(Protocol):
         """Contracts of one renter with ids above `after`, in order of id."""
         ...
 
+    def renters(self) -> list[PublicKey]:
+        """Everybody with a contract here, in order."""
+        ...
+
     def totals(self) -> Totals:
         """Sums over all contracts held (sizes are shard sizes)."""
         ...

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from stook.sim.attacks import floods, goods, lies, names, overlay, owners
+from stook.sim.attacks import floods, goods, lies, money, names, overlay, owners
 from stook.sim.attacks.outcome import Attack
 
-_ALL = (*names.ATTACKS, *overlay.ATTACKS, *goods.ATTACKS, *owners.ATTACKS, *lies.ATTACKS, *floods.ATTACKS)
+_ALL = (
+    *names.ATTACKS,
+    *overlay.ATTACKS,
+    *goods.ATTACKS,
+    *owners.ATTACKS,
+    *lies.ATTACKS,
+    *floods.ATTACKS,
+    *money.ATTACKS,
+)
 ATTACKS = MappingProxyType({attack.name: attack for attack in _ALL})
 """In the order of the white paper, and then those that it does not have."""
 
