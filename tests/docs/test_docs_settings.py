@@ -10,7 +10,13 @@ from stook.config import FarmSettings, NodeSettings, PaySettings, RentSettings, 
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 SECTIONS = {"node": NodeSettings(), "farm": FarmSettings(), "rent": RentSettings(), "pay": PaySettings()}
-WORDS = {(): ("none", "everyone"), "": ("none", "chosen"), 2**63 - 1: ("no limit",), False: ("`false`", "`0`")}
+WORDS = {
+    (): ("none", "everyone"),
+    "": ("none", "chosen"),
+    2**63 - 1: ("no limit",),
+    False: ("`false`", "`0`"),
+    True: ("`true`",),
+}
 
 
 def _rows(section: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from stook.payments.cheque import SignedCheque
 from stook.payments.ledger import Book, Kind, Line, Side
 from stook.payments.orders import SignedOrder
 from stook.payments.tariff import Span
+from stook.storage.database import use_wal
 
 APPLICATION_ID = 0x53544B42
 """``STKB``."""
@@ -190,15 +191,17 @@ class SqliteBooks:
                 raise
 
     def _open(self) -> None:
+        self._db.execute("BEGIN")  # one look at the file, for somebody may be making it
         version, application, tables = (
             int(self._db.execute(question).fetchone()[0])
             for question in ("PRAGMA user_version", "PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
         )
+        self._db.execute("COMMIT")
         if application != APPLICATION_ID and (application or version or tables):
             raise ConfigError(f"{self.path} is a database of something else")
         if version > SCHEMA_VERSION:
             raise ConfigError(f"{self.path} was written by a newer Stook (schema {version}): use that one, or newer")
-        self._db.execute("PRAGMA journal_mode = WAL")
+        use_wal(self._db)
         self._db.execute("PRAGMA synchronous = FULL")
         if version < SCHEMA_VERSION:
             with self._transaction() as db:

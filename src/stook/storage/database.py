@@ -100,7 +100,7 @@ class Database:
         @event.listens_for(engine, "connect")
         def connected(raw: sqlite3.Connection, _record: object) -> None:
             raw.isolation_level = None  # the module's own BEGIN comes too late for DDL and for BEGIN IMMEDIATE
-            _use_wal(raw)
+            use_wal(raw)
             raw.execute("PRAGMA synchronous=FULL")
             raw.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
 
@@ -150,7 +150,7 @@ class Database:
         return False
 
 
-def _use_wal(raw: sqlite3.Connection) -> None:
+def use_wal(raw: sqlite3.Connection) -> None:
     """Switch to WAL. Two processes that meet while a new file switches are told "locked" at once, without waiting."""
     for attempt in range(1, WAL_TRIES + 1):
         try:
