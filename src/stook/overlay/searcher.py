@@ -27,6 +27,8 @@ PATIENCE_SECONDS = 2.0
 """After so long a lookup asks somebody else too; the answer still counts when it comes."""
 OUTAGE_MS = 60_000
 """With nobody heard for so long, failures are our own line's."""
+PROBED_ADDRESSES = 2
+"""A node behind a router names its own network's address and the world's; more would be calls for an attacker."""
 STRANGER_MS = 3_600_000
 """How long a node that serves no overlay is left out."""
 MAX_CANDIDATES = 256
@@ -145,13 +147,16 @@ class Searcher:
         return True
 
     async def probe(self, node: Node) -> None:
-        """Call a candidate at its own address; `noticed` hears of it if it is there."""
-        address = next(one for one in node.contact.contact.addresses if one.kind is AddressKind.DIRECT)
-        self.asked += 1
-        try:
-            await self._endpoint.probe(address.host, address.port, deadline_seconds=CALL_SECONDS)
-        except PeerError:
-            return
+        """Call a candidate at its own addresses; `noticed` hears of it if it is there."""
+        direct = [address for address in node.contact.contact.addresses if address.kind is AddressKind.DIRECT]
+        for address in direct[:PROBED_ADDRESSES]:
+            self.asked += 1
+            try:
+                found = await self._endpoint.probe(address.host, address.port, deadline_seconds=CALL_SECONDS)
+            except PeerError:
+                continue
+            if found.node_id == node.node_id:
+                return
 
     async def search(
         self, target: bytes, rules: LookupRules, *, value: bool = False, start: Iterable[Node] = ()
