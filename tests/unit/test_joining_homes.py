@@ -10,9 +10,19 @@ import pytest
 
 import joining_samples as samples
 from stook import joining
-from stook.assembly import INVITES_FOLDER, KEY_FILE, MEMBERSHIP_FILE, SystemClock, create_farmer_home, load_owner
+from stook.assembly import (
+    INVITES_FOLDER,
+    KEY_FILE,
+    MEMBERSHIP_FILE,
+    SystemClock,
+    create_farmer_home,
+    create_renter_home,
+    export_agent,
+    gate_of,
+    load_owner,
+)
 from stook.codec import encode
-from stook.config import FarmSettings, NodeSettings, load_settings
+from stook.config import FarmSettings, NodeSettings, RentSettings, load_settings
 from stook.errors import ConfigError, ConflictError, NotFoundError, UserError
 from stook.identity.contact import Address, AddressKind, sign_contact
 from stook.identity.invite import Invite
@@ -137,6 +147,17 @@ def test_a_month_after_its_end_an_invite_is_forgotten(tmp_path: Path, monkeypatc
     assert [one.invite.invite_id for one in list_invites(home)] == [new.invite_id]
     assert len(list((home / INVITES_FOLDER).iterdir())) == 1
     assert (home / KEY_FILE).exists()
+
+
+def test_an_exported_agent_belongs_to_the_grid_too(tmp_path: Path) -> None:
+    home, target = tmp_path / "renter", tmp_path / "agent"
+    create_renter_home(home, NodeSettings(network="grid", owner=OWNER.node_id.hex()), RentSettings())
+    shown = encode(samples.membership(OWNER, network=NetworkId("grid")))
+    (home / MEMBERSHIP_FILE).write_bytes(shown)
+    export_agent(home, target, passphrase=None, new_passphrase=None)
+    gate = gate_of(target, load_settings(target).node)
+    assert gate is not None
+    assert gate.shown == shown
 
 
 def test_seeds_that_no_setting_may_hold_are_passed_over() -> None:
