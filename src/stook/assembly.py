@@ -801,8 +801,8 @@ def export_agent(home: Path, target: Path, *, passphrase: str | None, new_passph
     secrets = load_owner(home, passphrase)
     credential = secrets.tree().agent_credential(NetworkId(settings.node.network))
     save_secrets(target / KEY_FILE, credential, entropy=system_entropy, passphrase=new_passphrase)
-    config.write_settings(target, {"node": settings.node, "rent": settings.rent, "pay": settings.pay})
     if (home / MEMBERSHIP_FILE).exists():
         shutil.copyfile(home / MEMBERSHIP_FILE, target / MEMBERSHIP_FILE)
+    config.write_settings(target, {"node": settings.node, "rent": settings.rent, "pay": settings.pay})
     if (home / AGENT_FILE).exists():
         copy_database(home / AGENT_FILE, target / AGENT_FILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +30,17 @@ from stook.assembly import (
 )
 from stook.codec import encode
 from stook.config import FarmSettings, NodeSettings, RentSettings
-from stook.errors import ConfigError, ConflictError, NotFoundError, RefusedError, UserError
+from stook.errors import ConfigError, ConflictError, NotFoundError, ReasonCode, RefusedError, UserError
 from stook.identity.contact import Address, AddressKind, ContactUri
-from stook.identity.invite import INVITE_VERSION, MAX_INVITE_ADDRESSES, SECRET_BYTES, Invite, KeptInvite, Redemption
+from stook.identity.invite import (
+    INVITE_VERSION,
+    MAX_INVITE_ADDRESSES,
+    MAX_LABEL_CHARS,
+    SECRET_BYTES,
+    Invite,
+    KeptInvite,
+    Redemption,
+)
 from stook.identity.keys import phrase_entropy
 from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, save_secrets
 from stook.identity.membership import SignedMembership
@@ -44,6 +53,8 @@ from stook.wire.limits import Limits
 MAX_INVITE_LIFE_MS = 366 * 86_400_000
 MAX_MEMBERSHIP_LIFE_MS = 100 * 366 * 86_400_000
 MAX_SEEDS = 8
+_GAVE_NOTHING = frozenset({ReasonCode.INVITE_UNKNOWN, ReasonCode.INVITE_EXPIRED, ReasonCode.INVITE_SPENT})
+"""Refusals after which new keys are worth nothing; after any other the issuer may have let them in."""
 KEPT_AFTER_END_MS = 30 * 86_400_000
 
 
@@ -74,6 +85,9 @@ def make_invite(
     settings = config.load_settings(home, "farm")
     node = settings.node
     key = load_owner(home, passphrase).tree().node_key()
+    now_ms = SystemClock().now_ms()
+    if len(label) > MAX_LABEL_CHARS:
+        raise UserError(f"a label has at most {MAX_LABEL_CHARS} characters")
     if not 0 < life_ms <= MAX_INVITE_LIFE_MS or not 0 < membership_ms <= MAX_MEMBERSHIP_LIFE_MS:
         raise UserError("an invite is good for at most a year, a membership for at most a hundred")
     gate = gate_of(home, node)
@@ -83,7 +97,8 @@ def make_invite(
             raise ConfigError("this node may not invite others: ask the owner of the grid for an invite that lets it")
         if may_invite:
             raise ConfigError("only the owner of the grid can let others invite")
-    now_ms = SystemClock().now_ms()
+        if own.membership.expires_ms <= now_ms:
+            raise ConfigError("this node's own membership is over: ask the owner of the grid for a new invite")
     secret = system_entropy(SECRET_BYTES)
     invite = Invite(
         version=INVITE_VERSION,
@@ -215,8 +230,8 @@ async def _join(
     endpoint = make_endpoint(key, node, Limits(), clock)
     try:
         reply = await redeem(endpoint, invite, now_ms=clock.now_ms())
-    except RefusedError:
-        if fresh:  # the issuer gave this key nothing, so nothing is lost with it
+    except RefusedError as refusal:
+        if fresh and refusal.code in _GAVE_NOTHING:
             (home / KEY_FILE).unlink()
         raise
     finally:
@@ -246,7 +261,9 @@ def _seeds(invite: Invite, reply: RedeemReply) -> tuple[str, ...]:
     uris = list(invite.seeds)
     for contact in reply.seeds:
         direct = [one for one in contact.contact.addresses if one.kind is AddressKind.DIRECT]
-        uris += [str(ContactUri(direct[0], contact.node_id))] if direct else []
+        uri = str(ContactUri(direct[0], contact.node_id)) if direct else ""
+        with suppress(ConfigError):  # a contact may hold hosts that no setting may
+            uris.append(str(ContactUri.parse(uri)))
     return tuple(dict.fromkeys(uris))[:MAX_SEEDS]
 
 

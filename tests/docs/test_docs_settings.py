@@ -30,7 +30,8 @@ def test_every_setting_stands_on_the_page_with_its_default(section: str) -> None
     rows = _rows(section)
     assert list(rows) == list(defaults)
     for name, default in defaults.items():
-        assert rows[name] in WORDS.get(default, (f"`{default}`",)), name
+        written = f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        assert rows[name] in WORDS.get(default, (written,)), name
 
 
 def test_a_rendered_file_reads_back_to_the_same_settings(tmp_path: Path) -> None:

@@ -47,7 +47,11 @@ def test_a_neighbour_is_called_where_the_datagram_came_from(around: Neighbourhoo
     again = around.hear(datagram(), "192.0.2.7", now_ms=NOW_MS)
     assert again is not None
     assert not again.is_new
-    moved = around.hear(datagram(), "192.0.2.8", now_ms=NOW_MS)
+    repeated = around.hear(datagram(), "192.0.2.8", now_ms=NOW_MS + WINDOW_MS - 1)
+    assert repeated is not None
+    assert not repeated.is_new
+    assert [one.address.host for one in around.neighbours(now_ms=NOW_MS)] == ["192.0.2.7"]
+    moved = around.hear(datagram(), "192.0.2.8", now_ms=NOW_MS + WINDOW_MS)
     assert moved is not None
     assert moved.is_new
     assert [one.address.host for one in around.neighbours(now_ms=NOW_MS)] == ["192.0.2.8"]

@@ -36,7 +36,7 @@ def create_command(home: Path, /, expires: str, label: str, membership: str, may
         home,
         life_ms=parse_duration_ms(expires),
         membership_ms=parse_duration_ms(membership),
-        label=label[:64],
+        label=label,
         may_invite=may_invite,
         passphrase=passphrase_for(home / KEY_FILE),
     )

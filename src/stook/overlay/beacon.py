@@ -128,6 +128,8 @@ class Neighbourhood:
             self._forget(now_ms)
             if len(self._neighbours) >= MAX_NEIGHBOURS:
                 return False
+        elif known[0] != neighbour and 0 <= now_ms - known[1] < WINDOW_MS:
+            return False  # somebody may be saying its beacon after it, from addresses that we should call
         self._neighbours[neighbour.node_id] = neighbour, now_ms
         return known is None or known[0] != neighbour
 
