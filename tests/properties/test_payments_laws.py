@@ -34,7 +34,9 @@ def test_batches_telescope_and_are_rounded_once(price: int, cuts: list[int]) -> 
     span = Span.of(held(1, storage_price_per_gib_hour=price).terms, 0, 1)
     total, at = 0, NOW_MS
     for seq, cut in enumerate(sorted(cuts), 1):
-        total += span.owed(seq, at, NOW_MS + cut)
+        owed = span.owed(seq, at, NOW_MS + cut)
+        assert owed == span.until(min(span.stop_ms, NOW_MS + cut)) - span.until(at)
+        total += owed
         at = NOW_MS + cut
     assert 0 <= total - exact(span, NOW_MS, at) < 1
 

@@ -96,15 +96,15 @@ def draw_up(
     to_ms = max(facts.now_ms, account.cut_ms)
     from_ms = account.cut_ms if account.seq else to_ms
     open_spans, changes = dict(spans), []
-    gap_ms = min(facts.gap_until_ms, to_ms)
-    if account.seq and gap_ms > from_ms:
+    restart = account.seq > 0 and account.seq == account.floor_seq
+    gap_ms, floor_ms = min(facts.gap_until_ms, to_ms), account.floor_ms
+    if account.seq and not restart and gap_ms > from_ms:
         step = _step(account, open_spans, (), (), (), network, key, from_ms, gap_ms, facts.gap_receipt, BatchKind.GAP)
         changes.append(step)
-        account, from_ms = _after(step.account), gap_ms
-    opened, closed = _moves(account, open_spans, facts, from_ms, to_ms)
-    kind = BatchKind.RESTART if account.seq and account.seq == account.floor_seq else BatchKind.EARNED
+        account, from_ms, floor_ms = _after(step.account), gap_ms, gap_ms
+    opened, closed = _moves(floor_ms, open_spans, facts, from_ms, to_ms)
+    kind = BatchKind.RESTART if restart else BatchKind.EARNED
     orders = tuple(order for order in facts.orders if _is_new(order, account.billed))
-    restart = kind is BatchKind.RESTART
     if not (opened or closed or orders or restart or (open_spans and to_ms > from_ms)):
         return changes
     while len(opened) > MAX_CHANGES or len(closed) > MAX_CHANGES:
@@ -135,7 +135,7 @@ class _Open:
 
 
 def _moves(
-    account: Account, spans: Mapping[ContractId, Span], facts: Facts, from_ms: int, to_ms: int
+    floor_ms: int, spans: Mapping[ContractId, Span], facts: Facts, from_ms: int, to_ms: int
 ) -> tuple[list[_Open], list[Closing]]:
     """Which contracts begin and cease to be paid."""
     opened: list[_Open] = []
@@ -148,9 +148,7 @@ def _moves(
             again = name in facts.paid_before
             ended = again and terms.end_ms <= from_ms
             if held.standing is Standing.STORED and not ended and terms.begin_ms <= to_ms:
-                gap_ms = facts.gap_until_ms if account.seq else 0  # nothing was paid yet: there is no gap in it
-                first = max(terms.begin_ms, gap_ms, account.floor_ms)
-                opened.append(_Open(terms, to_ms if again else first))
+                opened.append(_Open(terms, to_ms if again else max(terms.begin_ms, floor_ms)))
         elif held.standing is not Standing.STORED:
             stop = held.over_ms if held.standing is Standing.ERASED and held.over_ms else from_ms
             closed.append(Closing(name, min(max(stop, from_ms), to_ms), _REASONS[held.standing]))
