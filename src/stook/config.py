@@ -130,7 +130,7 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """How long farmers that fell silent are waited for, as long as a segment has more than k proved shards."""
     copies: Annotated[int, Meta(ge=1, le=16)] = 1
     """Masked copies of each shard that repair makes and keeps."""
-    memory_budget: Text = "208 MiB"
+    memory_budget: Text = "192 MiB"
     upload_limit: Text = "0"
     download_limit: Text = "0"
     drill_per_day: Text = "1 GiB"

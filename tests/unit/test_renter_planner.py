@@ -14,6 +14,7 @@ from stook.renter.planner import (
     group_cap,
     independent_domains,
     network_groups,
+    shards_taken,
 )
 
 GIB = 1 << 30
@@ -169,3 +170,12 @@ def test_independent_domains_are_joined_groups() -> None:
     assert independent_domains(crowd, Spread.FARMERS) == 4
     assert independent_domains(crowd, Spread.DOMAINS) == 3
     assert independent_domains([], Spread.STRICT) == 0
+
+
+@pytest.mark.parametrize(
+    ("mib", "count", "taken"),
+    [((8, 8, 8), 3, 8), ((8, 8, 4), 2, 8), ((8, 8, 4), 3, 4), ((8, 4), 5, 4), ((8, 8, 0), 3, 4), ((), 3, 8)],
+)
+def test_shards_are_as_large_as_enough_farmers_take(mib: tuple[int, ...], count: int, taken: int):
+    farmers = [Candidate(NodeId(bytes(20)), free_bytes=1, max_shard_bytes=size << 20) for size in mib]
+    assert shards_taken(farmers, count) == taken << 20

@@ -16,7 +16,7 @@ from stook.buffers import give_up, reused_memory
 from stook.shards.arena import ROW_GAP_BYTES, Row, RowArena, Scratch, stage_bytes
 from stook.shards.geometry import SegmentShape
 
-DEFAULT_BUDGET_BYTES = 208 << 20
+DEFAULT_BUDGET_BYTES = 192 << 20
 _WASTE = 4
 """An idle buffer is used for a need of at least one part in this many of it."""
 _SEGMENTS_AT_ONCE = 2
