@@ -9,13 +9,23 @@ import fuzz_endpoint
 import fuzz_farmer
 import fuzz_market
 import fuzz_messages
+import fuzz_overlay
 import fuzz_session
 import fuzz_stored
 from fuzz_base import TARGETS, Target
 
 __all__ = ["FINDINGS", "TARGETS", "Target", "findings", "rooms"]
 
-rooms = (fuzz_messages, fuzz_stored, fuzz_session, fuzz_endpoint, fuzz_farmer, fuzz_audits, fuzz_market)
+rooms = (
+    fuzz_messages,
+    fuzz_stored,
+    fuzz_session,
+    fuzz_endpoint,
+    fuzz_farmer,
+    fuzz_audits,
+    fuzz_overlay,
+    fuzz_market,
+)
 FINDINGS = Path(__file__).parent / "findings"
 """Inputs that once broke something, one folder for each target; never deleted, replayed by `make check`."""
 

@@ -122,6 +122,18 @@ def replace_host(address: Any, host: str) -> Any:
     return type(address)(address.kind, host, address.port)
 
 
+@scene(6)
+async def test_a_node_is_called_at_its_second_address_too(net: OverlayNet) -> None:
+    newcomer = net.add(address_of(603))
+    newcomer.seeds = []
+    at_home = newcomer.peer.addresses[0]
+    newcomer.peer = Peer(newcomer.node_id, (replace_host(at_home, "192.168.1.7"), at_home))
+    await newcomer.start()
+    await newcomer.endpoint.ping(net.nodes[4].peer, deadline_seconds=10)
+    await net.pass_seconds(20)
+    assert net.nodes[4].overlay.table.get(newcomer.node_id) is not None
+
+
 @scene(12)
 async def test_records_are_found_replaced_and_withdrawn(net: OverlayNet) -> None:
     owner, reader = net.nodes[2], net.nodes[9]

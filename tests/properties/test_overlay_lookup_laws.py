@@ -48,7 +48,7 @@ def drive(lookup: Lookup, answer: Callable[[Node], list[Node] | None], dice: ran
 
 
 @given(seed=st.integers(0, 2**32), size=st.integers(2, 120), paths=st.integers(1, 5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_true_nearest_are_found_where_all_are_honest(seed: int, size: int, paths: int) -> None:
     dice = random.Random(seed)
     nodes = {number: bare_node(number) for number in dice.sample(range(SPACE), size)}

@@ -97,6 +97,32 @@ def test_an_attack_that_does_not_exist_is_named(sim: Stook):
     assert "spartacus" in ran.err
 
 
+def test_an_overlay_in_words_and_in_json(sim: Stook):
+    few = ("overlay", "--nodes", "40", "--lookups", "20", "--seed", "2")
+    told = sim(*few)
+    assert told.code == 0
+    assert "found                    100.00% of 20 lookups" in told.out
+    result = sim(*few, "--dead", "0.1", "--json").json
+    assert {"success", "exact_k", "hops_mean", "messages_mean", "seconds"} <= set(result)
+    hostile = sim(*few, "--hostile", "0.9", "--kind", "drop", "--paths", "1")
+    assert hostile.code == 0, "with hostile nodes nothing is promised"
+
+
+@pytest.mark.parametrize("wrong", [("--nodes", "1"), ("--dead", "1"), ("--kind", "nice"), ("--paths", "0")])
+def test_overlays_that_cannot_be_are_said(sim: Stook, wrong: tuple[str, str]):
+    ran = sim("overlay", *wrong)
+    assert ran.code == 2
+    assert "Traceback" not in ran.err
+
+
+def test_an_overlay_that_finds_too_little_ends_with_status_1(sim: Stook, monkeypatch: pytest.MonkeyPatch):
+    figures = {"success": 0.5, "exact_k": 0.5, "hops_mean": 1, "hops_max": 1, "messages_mean": 1}
+    monkeypatch.setattr(
+        "stook.sim.overlay.overlay", lambda _: {**figures, "lookup_seconds_mean": 1, "contacts_mean": 1}
+    )
+    assert sim("overlay", "--nodes", "40").code == 1
+
+
 def test_quasar_in_words_and_in_json(sim: Stook) -> None:
     small = ("quasar", "--nodes", "120", "--publications", "10")
     found = sim(*small, "--json").json

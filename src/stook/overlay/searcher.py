@@ -27,6 +27,10 @@ PATIENCE_SECONDS = 2.0
 """After so long a lookup asks somebody else too; the answer still counts when it comes."""
 OUTAGE_MS = 60_000
 """With nobody heard for so long, failures are our own line's."""
+PROBED_ADDRESSES = 2
+"""A node behind a router names its own network's address and the world's; more would be calls for an attacker."""
+STRANGER_MS = 3_600_000
+"""How long a node that serves no overlay is left out."""
 MAX_CANDIDATES = 256
 MAX_CANDIDATES_PER_NETWORK = 8
 _MAX_CHECKED = 4096
@@ -73,8 +77,8 @@ class Searcher:
         self._checked: OrderedDict[SignedContact, bool] = OrderedDict()
         self._doubted: list[tuple[NodeId, int]] = []
         """Who did not answer while nobody did."""
-        self._strangers: OrderedDict[NodeId, None] = OrderedDict()
-        """Nodes that serve no overlay."""
+        self._strangers: OrderedDict[NodeId, int] = OrderedDict()
+        """Nodes that serve no overlay, and when that was found out."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._reached: OrderedDict[NodeId, str] = OrderedDict()
 
@@ -85,7 +89,7 @@ class Searcher:
         if not self._is_acceptable(contact):
             return
         node = Node.of(contact)
-        if node.node_id in self._strangers:
+        if self._is_stranger(node.node_id):
             return
         at_home = reached is not None and any(
             (address.host, address.port) == (reached.host, reached.port) for address in contact.contact.addresses
@@ -108,7 +112,7 @@ class Searcher:
                 node = Node.of(contact)
                 known = self.table.get(node.node_id)
                 older = known is not None and known.contact.contact.sequence >= contact.contact.sequence
-                if node.node_id not in self._strangers:
+                if not self._is_stranger(node.node_id):
                     nodes.append(known if known is not None and older else node)
         return nodes
 
@@ -121,7 +125,7 @@ class Searcher:
             reply = await self._endpoint.call(Peer.of(node.contact), method, payload, deadline_seconds=CALL_SECONDS)
         except RefusedError as refusal:
             if refusal.code is ReasonCode.UNKNOWN_METHOD:
-                self._is_stranger(node.node_id)
+                self._leave_out(node.node_id)
             else:
                 self._answered(node)
             return None
@@ -143,13 +147,16 @@ class Searcher:
         return True
 
     async def probe(self, node: Node) -> None:
-        """Call a candidate at its own address; `noticed` hears of it if it is there."""
-        address = next(one for one in node.contact.contact.addresses if one.kind is AddressKind.DIRECT)
-        self.asked += 1
-        try:
-            await self._endpoint.probe(address.host, address.port, deadline_seconds=CALL_SECONDS)
-        except PeerError:
-            return
+        """Call a candidate at its own addresses; `noticed` hears of it if it is there."""
+        direct = [address for address in node.contact.contact.addresses if address.kind is AddressKind.DIRECT]
+        for address in direct[:PROBED_ADDRESSES]:
+            self.asked += 1
+            try:
+                found = await self._endpoint.probe(address.host, address.port, deadline_seconds=CALL_SECONDS)
+            except PeerError:
+                continue
+            if found.node_id == node.node_id:
+                return
 
     async def search(
         self, target: bytes, rules: LookupRules, *, value: bool = False, start: Iterable[Node] = ()
@@ -287,8 +294,11 @@ class Searcher:
         else:
             self._doubted = [*self._doubted[-MAX_CANDIDATES:], (node.node_id, now_ms)]
 
-    def _is_stranger(self, node_id: NodeId) -> None:
+    def _is_stranger(self, node_id: NodeId) -> bool:
+        return self._clock.now_ms() - self._strangers.get(node_id, -STRANGER_MS) < STRANGER_MS
+
+    def _leave_out(self, node_id: NodeId) -> None:
         self.table.forget(node_id)
-        self._strangers[node_id] = None
+        self._strangers[node_id] = self._clock.now_ms()
         if len(self._strangers) > _MAX_CHECKED:
             self._strangers.popitem(last=False)

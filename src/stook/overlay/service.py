@@ -328,10 +328,14 @@ class OverlayNode:
     async def remember(self) -> None:
         """Write down whom to ask first after a restart. Raises `EnvironmentFault`."""
         contacts = self.neighbours()
-        if contacts:
-            step = -(-len(contacts) // REMEMBERED_CONTACTS)
-            self._remembered = contacts[::step]
-            await self._offload(lambda: self._memory.save_contacts(self._remembered))
+        step = max(1, -(-len(contacts) // REMEMBERED_CONTACTS))
+        merged = {contact.node_id: contact for contact in contacts[::step]}
+        for contact in self._remembered:  # behind those of now: a short run meets few of them
+            merged.setdefault(contact.node_id, contact)
+        remembered = tuple(merged.values())[:REMEMBERED_CONTACTS]
+        if set(remembered) != set(self._remembered):
+            self._remembered = remembered
+            await self._offload(lambda: self._memory.save_contacts(remembered))
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
