@@ -337,8 +337,8 @@ def overlay_eclipse(figures: Figures) -> str:
 QUASAR_SEED = 1
 BY_SIZE = (100, 300, 1_000, 3_000, 10_000)
 BY_TTL = (2, 4, 6, 8, 10, 12, 14, 16, 20)
-BY_FANOUT = (2, 3, 4, 5)
-BY_LINKS = (4, 6, 8, 12)
+BY_FANOUT = (3, 4, 5)
+BY_LINKS = (4, 8, 12)
 BY_BITS = ((160, 2), (512, 5), (1_024, 5), (2_048, 5), (4_096, 5))
 
 

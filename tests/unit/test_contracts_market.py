@@ -216,15 +216,25 @@ def test_an_offer_binds_towards_one_renter_for_so_many_contracts_and_so_long() -
 
 
 def test_a_stranger_is_called_once_about_one_thing_and_not_again_when_nobody_was_there() -> None:
-    callers = Callers(rest_ms=100, most=2)
+    callers = Callers(rest_ms=100, per_host=2, most=3)
+    first, second, third, other = (
+        Address(AddressKind.DIRECT, host, port) for host, port in (("a", 1), ("a", 2), ("a", 3), ("b", 1))
+    )
     assert callers.first_time(b"a", NOW_MS)
     assert not callers.first_time(b"a", NOW_MS + 50)
-    assert callers.may_call(["host"], NOW_MS)
-    callers.failed(["host"], NOW_MS)
-    assert not callers.may_call(["other", "host"], NOW_MS + 100)
-    assert callers.may_call(["host"], NOW_MS + 101)
+    assert callers.may_call([first], NOW_MS)
+    callers.failed([first], NOW_MS)
+    assert not callers.may_call([other, first], NOW_MS + 100)
+    assert callers.may_call([second], NOW_MS + 100)
+    callers.failed([second], NOW_MS + 50)
+    assert not callers.may_call([third], NOW_MS + 100)
+    assert callers.may_call([other], NOW_MS + 100)
+    assert callers.may_call([first, third], NOW_MS + 101)
+    callers.failed([first, third, other], NOW_MS + 101)
+    assert not callers.may_call([Address(AddressKind.DIRECT, "c", 1)], NOW_MS + 110)
     assert callers.first_time(b"b", NOW_MS)
-    assert not callers.first_time(b"c", NOW_MS)
+    assert callers.first_time(b"c", NOW_MS)
+    assert not callers.first_time(b"d", NOW_MS)
     assert callers.first_time(b"a", NOW_MS + 101)
 
 

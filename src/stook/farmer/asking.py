@@ -6,13 +6,14 @@ never above what the farmer announces to everybody, never below its floor.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stook.contracts.announcement import Announcement
 from stook.contracts.market import MAX_ROUNDS, Prices, asked
+from stook.identity.contact import Address
 from stook.ids import PublicKey
 
 MINUTE_MS = 60_000
@@ -108,36 +109,43 @@ class Quotes:
 
 
 class Callers:
-    """Which strangers a farmer calls: nobody twice about the same, no host that did not answer lately.
+    """Which strangers a farmer calls: nobody twice about the same, no address that did not answer lately.
 
-    Anybody may publish a draft with somebody else's address. So a host that does not turn out to be the renter is left
-    alone for a while, whoever names it: a farmer can be made to try an address, and no more than once.
+    Anybody may publish a draft with somebody else's address. So an address that does not turn out to be the renter's is
+    left alone for a while, whoever names it, and so is a host with several such ports: a farmer can be made to try an
+    address, and no more than once, and a host, and no more than `per_host` times.
     """
 
-    def __init__(self, rest_ms: int = 10 * MINUTE_MS, most: int = 4096) -> None:
-        self._rest_ms = rest_ms
+    def __init__(self, rest_ms: int = 10 * MINUTE_MS, per_host: int = 8, most: int = 4096) -> None:
+        self.rest_ms = rest_ms
+        self.per_host = per_host
         self._most = most
         self._answered: OrderedDict[bytes, int] = OrderedDict()
-        self._resting: OrderedDict[str, int] = OrderedDict()
+        self._resting: OrderedDict[tuple[str, int], int] = OrderedDict()
 
     def first_time(self, solicitation: bytes, now_ms: int) -> bool:
         """Whether it was not answered yet; from now on it is."""
         _drop_old(self._answered, now_ms)
         if solicitation in self._answered or len(self._answered) >= self._most:
             return False
-        self._answered[solicitation] = now_ms + self._rest_ms
+        self._answered[solicitation] = now_ms + self.rest_ms
         return True
 
-    def may_call(self, hosts: Iterable[str], now_ms: int) -> bool:
-        """Whether none of these hosts failed us lately."""
+    def may_call(self, places: Iterable[Address], now_ms: int) -> bool:
+        """Whether none of these addresses failed us lately, nor too many others of their hosts."""
         _drop_old(self._resting, now_ms)
-        return len(self._resting) < self._most and not any(host in self._resting for host in hosts)
+        if len(self._resting) >= self._most:
+            return False
+        hosts = Counter(host for host, _ in self._resting)
+        return not any(
+            (place.host, place.port) in self._resting or hosts[place.host] >= self.per_host for place in places
+        )
 
-    def failed(self, hosts: Iterable[str], now_ms: int) -> None:
+    def failed(self, places: Iterable[Address], now_ms: int) -> None:
         """Nobody there, or somebody else."""
-        for host in hosts:
-            self._resting[host] = now_ms + self._rest_ms
-            self._resting.move_to_end(host)
+        for place in places:
+            self._resting[place.host, place.port] = now_ms + self.rest_ms
+            self._resting.move_to_end((place.host, place.port))
 
 
 def _drop_old(known: OrderedDict[Any, int], now_ms: int) -> None:

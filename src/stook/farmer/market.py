@@ -23,7 +23,7 @@ from stook.contracts.market import (
 )
 from stook.contracts.messages import MAX_ANNOUNCEMENTS
 from stook.contracts.topics import CONTRACT_PREFIX
-from stook.errors import MalformedError, PeerError, ReasonCode, RefusedError
+from stook.errors import EnvironmentFault, MalformedError, PeerError, ReasonCode, RefusedError
 from stook.farmer.admission import Decline, Situation, decide
 from stook.farmer.asking import Callers, Quote, Quotes
 from stook.farmer.herald import Herald
@@ -99,6 +99,8 @@ class MarketDesk:
             self._pass_over(signed, refusal.code, refusal.detail)
         except MalformedError as error:
             self._pass_over(signed, ReasonCode.MALFORMED, str(error))
+        except EnvironmentFault as fault:
+            self._parts.log.error("this machine failed", renter=signed.originator.hex(), why=str(fault))
         finally:
             self._talks -= 1
 
@@ -107,9 +109,8 @@ class MarketDesk:
         self._parts.log.debug("draft passed over", renter=signed.originator.hex(), code=code.name, why=detail)
 
     async def _talk(self, found: Solicitation) -> None:
-        parts, contact = self._parts, found.contact.contact
-        hosts = [address.host for address in contact.addresses]
-        if not self._callers.may_call(hosts, parts.clock.now_ms()):
+        parts, places = self._parts, found.contact.contact.addresses
+        if not self._callers.may_call(places, parts.clock.now_ms()):
             raise RefusedError(ReasonCode.RATE_LIMITED, "this renter's address did not answer lately")
         if not self._callers.first_time(found.digest, parts.clock.now_ms()):
             return
@@ -120,7 +121,7 @@ class MarketDesk:
             prices = self._settings.strategy.offer(announcement, wanted, turn)
             if prices is None:
                 raise RefusedError(ReasonCode.PRICE_TOO_LOW, "the renter pays less than we take")
-            reply = await self._offer(found, signed, turn, count, prices, hosts)
+            reply = await self._offer(found, signed, turn, count, prices)
             if reply is None or not reply.code:
                 return
             self.tally.refused[reply.code] += 1
@@ -158,7 +159,6 @@ class MarketDesk:
         turn: int,
         count: int,
         prices: Prices,
-        hosts: list[str],
     ) -> OfferReply | None:
         """Make an offer; None when nobody answered. It binds us from before it is sent until it is refused."""
         parts, renter = self._parts, found.draft.renter_key
@@ -185,7 +185,7 @@ class MarketDesk:
                 self.tally.refused[error.code] += 1
             else:
                 # Nobody is there, or somebody who is not the renter, or a renter that hears no offers.
-                self._callers.failed(hosts, parts.clock.now_ms())
+                self._callers.failed(found.contact.contact.addresses, parts.clock.now_ms())
                 self.tally.unreachable += 1
             return None
         if reply.code:
