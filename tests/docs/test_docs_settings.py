@@ -15,7 +15,6 @@ WORDS = {
     "": ("none", "chosen"),
     2**63 - 1: ("no limit",),
     False: ("`false`", "`0`"),
-    True: ("`true`",),
 }
 
 
