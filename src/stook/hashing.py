@@ -53,6 +53,7 @@ class Tag(enum.Enum):
     SALTED_LEAF = "salted-leaf"
     SALTED_ROOT = "salted-root"
     CERTIFICATE = "restore-certificate"
+    RECOVERY_RECORD = "recovery-record"
 
     @property
     def key(self) -> bytes:
