@@ -59,6 +59,7 @@ from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.database import copy_database
 from stook.storage.presence import FilePresence
+from stook.storage.record_shelf import SqliteRecordShelf
 from stook.storage.shard_store import FileShardStore
 from stook.threads import ThreadOffload
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
@@ -67,6 +68,7 @@ from stook.wire.tcp import TcpCarrier
 
 KEY_FILE = "keys.stook"
 CONTRACTS_FILE = "contracts.db"
+RECORDS_FILE = "records.db"
 AGENT_FILE = "agent.db"
 CATALOG_FILE = "catalog.db"
 UPLOADS_LOCK_FILE = "uploads.lock"
@@ -233,6 +235,7 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
         if contracts.is_new:
             # A lost index beside shards: the shard files carry their contracts.
             await offload(lambda: fsck.rebuild(shards, contracts))
+        records = stack.enter_context(SqliteRecordShelf(home / RECORDS_FILE))
         limits = _limits(settings.node, settings.farm.upload_limit, settings.farm.download_limit)
         endpoint = _endpoint(key, settings.node, limits, clock)
         stack.push_async_callback(endpoint.close)
@@ -252,6 +255,7 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
             free_disk=lambda: shutil.disk_usage(home).free,
             settings=_farmer_settings(settings),
             seeds=[peer_of(uri) for uri in settings.node.seeds],
+            records=records,
         )
         endpoint.handle(STATUS_METHOD, _status_handler(farmer, tree.node_key(*OPERATOR_KEY).public_key))
         await farmer.start()

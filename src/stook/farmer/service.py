@@ -14,11 +14,13 @@ from stook.clock import Clock, Offload
 from stook.contracts.announcement import SignedAnnouncement
 from stook.contracts.messages import Method
 from stook.contracts.move import MoveMethod
+from stook.contracts.recovery import RecoveryMethod
 from stook.errors import EnvironmentFault, ReasonCode, RefusedError
 from stook.farmer.audit_desk import AuditDesk
 from stook.farmer.gate import ShardGate
 from stook.farmer.handlers import ContractDesk, NoticeDesk
 from stook.farmer.herald import Herald
+from stook.farmer.keepsakes import KeepsakeDesk, forget_strangers
 from stook.farmer.lanes import Lanes
 from stook.farmer.losses import Confessor, declare_missing
 from stook.farmer.mover import Mover
@@ -33,6 +35,7 @@ from stook.farmer.transfers import TransferDesk
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId
 from stook.storage.ports import ContractStore, ShardStore
+from stook.storage.record_shelf import MemoryRecordShelf, RecordShelf
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 
 ANNOUNCE_AGAIN_SECONDS = 1.0
@@ -60,6 +63,7 @@ class Farmer:
         free_disk: Callable[[], int],
         settings: FarmerSettings,
         seeds: Sequence[Peer] = (),
+        records: RecordShelf | None = None,
         log: FilteringBoundLogger | None = None,
     ) -> None:
         self._parts = Parts(
@@ -76,6 +80,7 @@ class Farmer:
             gate=ShardGate(),
             lanes=Lanes(settings.transfers),
             tally=Tally(),
+            records=records if records is not None else MemoryRecordShelf(),
         )
         self._endpoint = endpoint
         self._accepting = False
@@ -154,6 +159,7 @@ class Farmer:
             TransferDesk(self._parts),
         )
         audits = AuditDesk(self._parts)
+        keepsakes = KeepsakeDesk(self._parts)
         return {
             Method.CLAIM: contracts.claim,
             Method.RENEW: contracts.renew,
@@ -168,6 +174,8 @@ class Farmer:
             AuditMethod.AUDIT_RECEIPT: audits.receipt,
             AuditMethod.HEARTBEAT: audits.heartbeat,
             MoveMethod.MOVE: self._mover.move,
+            RecoveryMethod.LEAVE_RECORD: keepsakes.leave,
+            RecoveryMethod.FIND_RECORD: keepsakes.find,
         }
 
     def _guarded(self, method: str, handler: Handler) -> Handler:
@@ -206,6 +214,7 @@ class Farmer:
     async def reap(self) -> int:
         """Give up what is due now, and see whether the operator wants us to leave; how many contracts went."""
         await self._mover.look()
+        await self._parts.offload(lambda: forget_strangers(self._parts, self._parts.clock.now_ms()))
         return await reap(self._parts)
 
     async def announce(self) -> int:

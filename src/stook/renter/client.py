@@ -24,17 +24,21 @@ from stook.renter.durability import DEFAULT_HAZARD, Hazard
 from stook.renter.fetch import Fetcher
 from stook.renter.files import BytesSink
 from stook.renter.in_order import fetch_in_order
+from stook.renter.journal_seal import JournalKeys
 from stook.renter.meter import Meter
 from stook.renter.mill import Mill
 from stook.renter.outlook import Outlook, outlook
+from stook.renter.pointers import RecoveryPointers
 from stook.renter.ports import Agent, AgentStatus, Item, OnProgress, Sink
 from stook.renter.push import Pusher
+from stook.renter.saver import Saver, SaverRules
 from stook.renter.slots import SlotPool
 from stook.renter.upload import Uploaded, Uploader
 from stook.renter.vault import Vault
 from stook.shards.erasure import Codec
 from stook.shards.pointer import ObjectRecord
 from stook.storage.drill_ports import BucketProof, ObjectProof
+from stook.storage.journal_ports import Journal
 from stook.storage.presence import MemoryPresence, Presence
 from stook.storage.renter_ports import (
     Bucket,
@@ -117,9 +121,12 @@ class Client:
         self._clock = clock
         self._entropy = entropy
         self._offload = offload
+        self._network = network
+        self._slots = slots = slots if slots is not None else SlotPool()
+        self.saver: Saver | None = None
+        """Saves the catalog on the network, where it can be saved; see `save_with`."""
         self._arrivals = Arrivals(presence if presence is not None else MemoryPresence(), catalog, offload)
         self._vault = Vault(content_root, network, entropy)
-        slots = slots if slots is not None else SlotPool()
         self._mill = Mill(
             agent=agent,
             pusher=Pusher(agent=agent, endpoint=endpoint, node_key=node_key, clock=clock),
@@ -166,6 +173,36 @@ class Client:
             offload=offload,
         )
         """Proves that stored objects come back."""
+
+    def save_with(
+        self,
+        *,
+        journal: Journal,
+        keys: JournalKeys,
+        pointers: RecoveryPointers,
+        rules: SaverRules,
+        presence: Presence | None = None,
+    ) -> Saver:
+        """Have the catalog, whose `journal` this is, saved on the network: run its chore, or ask for `recoverable`.
+
+        Without a `presence` no other process may save it.
+        """
+        self.saver = Saver(
+            agent=self._agent,
+            node_key=self._node_key,
+            network=self._network,
+            mill=self._mill,
+            slots=self._slots,
+            journal=journal,
+            keys=keys,
+            pointers=pointers,
+            clock=self._clock,
+            entropy=self._entropy,
+            offload=self._offload,
+            rules=rules,
+            presence=presence,
+        )
+        return self.saver
 
     def drill_loop(
         self,

@@ -22,6 +22,7 @@ from stook.storage.journal_records import (
     SaveRef,
     absorbed,
     frame,
+    next_sequence,
     points_to_keep,
     sequence_of,
 )
@@ -104,7 +105,7 @@ class SqlJournal:
             state = _state(connection)
             if state.alarm:
                 raise ConflictError(state.alarm)
-            epoch, counter = max(state.epoch, 1), state.counter + 1
+            epoch, counter = next_sequence(state.epoch, state.counter)
             connection.execute(
                 update(journal_state).values(epoch=epoch, counter=counter, generation=state.generation + 1)
             )
@@ -203,7 +204,7 @@ class SqlJournal:
                 raise ConflictError(f"epoch {epoch} is not after the present one")
             connection.execute(update(journal_state).values(epoch=epoch, counter=0, whole=True, alarm=""))
 
-    def adopt(self, epoch: int, saves: Sequence[SaveRef], points: Sequence[Point], record: bytes) -> None:
+    def adopt(self, epoch: int, saves: Sequence[SaveRef], points: Sequence[Point], record: bytes, schema: str) -> None:
         """See the port."""
         last = saves[-1]
         with self._database.write() as connection:
@@ -221,7 +222,7 @@ class SqlJournal:
                     saved_ms=last.saved_ms,
                     # What changed before is noted nowhere here, so these saves cannot be taken in one by one.
                     frozen=last.sequence,
-                    whole=False,
+                    whole=schema != CATALOG_SCHEMA.head,
                     alarm="",
                     record=record,
                 )

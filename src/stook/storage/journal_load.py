@@ -1,7 +1,7 @@
 """A catalog file made anew out of saves, and compared with another.
 
-It is made beside its place, without syncing, and counts only when `CatalogLoader.finish` returned: then it is checked,
-on disk, and has its name. Memory is one block of rows.
+It is made beside its place, without syncing, and counts only when `CatalogLoader.publish` returned: then it is
+checked, on disk, and has its name. Memory is one block of rows.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from stook.storage.database import Database, Schema
 from stook.storage.durable import sync_directory
 from stook.storage.journal_records import Block
 from stook.storage.journal_tables import journaled_tables
-
-_SIDES = ("", "-wal", "-shm")
 
 
 class CatalogLoader:
@@ -78,8 +76,8 @@ class CatalogLoader:
         self._connection.executemany(statement, block.rows)
         self.rows += len(block.rows)
 
-    def finish(self) -> Path:
-        """Check that what refers to something finds it, bring the file to disk under its own name; that name.
+    def check(self) -> Path:
+        """No more comes: check that what refers to something finds it; where the file is until `publish`.
 
         Raises `CorruptionError` when the saves do not make a whole catalog.
         """
@@ -90,19 +88,21 @@ class CatalogLoader:
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
         self._database.close()
+        return self._half
+
+    def publish(self) -> None:
+        """Bring the checked file to disk and give it its name; nobody may have it open."""
         try:
             descriptor = os.open(self._half, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            for side in _SIDES[1:]:
-                self._half.with_name(self._half.name + side).unlink(missing_ok=True)
+            remove_sides(self._half)
             self._half.replace(self._path)
             sync_directory(self._path.absolute().parent)
         except OSError as error:
             raise EnvironmentFault(f"{self._path}: {error.strerror}") from error
-        return self._path
 
     def close(self) -> None:
         """Let go; what was not finished is removed. Idempotent."""
@@ -113,7 +113,13 @@ class CatalogLoader:
 
 def remove_database(path: Path) -> None:
     """Remove a database and the files beside it."""
-    for side in _SIDES:
+    path.unlink(missing_ok=True)
+    remove_sides(path)
+
+
+def remove_sides(path: Path) -> None:
+    """Remove what SQLite kept beside a database that is closed."""
+    for side in ("-wal", "-shm"):
         path.with_name(path.name + side).unlink(missing_ok=True)
 
 

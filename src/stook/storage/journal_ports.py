@@ -142,6 +142,8 @@ class Journal(Protocol):
         """
         ...
 
-    def adopt(self, epoch: int, saves: Sequence[SaveRef], points: Sequence[Point], record: bytes) -> None:
-        """Go on where another device stopped: the last of `points` is what this file was just made of."""
+    def adopt(self, epoch: int, saves: Sequence[SaveRef], points: Sequence[Point], record: bytes, schema: str) -> None:
+        """Go on where another device stopped: the last of `points` is what this file was just made of, in rows of
+        `schema`; of another one than today's, nothing builds on it.
+        """
         ...

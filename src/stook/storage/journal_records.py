@@ -7,7 +7,7 @@ the *head*, says what all others are, and on which earlier saves this one builds
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta
 
@@ -24,10 +24,14 @@ MAX_FRAME_BYTES = 4 << 20
 """A row of the catalog has at most about 1 MiB, a manifest less."""
 MAX_SETTINGS_CHARS = 65_536
 COUNTER_BITS = 40
+MAX_EPOCH = (1 << 12) - 1
+MAX_COUNTER = (1 << 28) - 1
+"""What lies beyond is no save's number: so the numbers of saves are told from chance."""
 _LENGTH_BYTES = 4
 _Version = Annotated[int, Meta(ge=1, le=255)]
 _Count = Annotated[int, Meta(ge=1, le=MAX_SHARDS)]
 
+R = TypeVar("R", bound=Record)
 _CELLS = frozenset({int, str, bytes})
 
 
@@ -133,6 +137,16 @@ def sequence_of(epoch: int, counter: int) -> int:
     return epoch << COUNTER_BITS | counter
 
 
+def is_sequence(number: int) -> bool:
+    """Whether a save can have this number."""
+    return 1 <= epoch_of(number) <= MAX_EPOCH and number & ((1 << COUNTER_BITS) - 1) <= MAX_COUNTER
+
+
+def next_sequence(epoch: int, counter: int) -> tuple[int, int]:
+    """Epoch and counter of the save after the one with these."""
+    return (max(epoch, 1), counter + 1) if counter < MAX_COUNTER else (epoch + 1, 1)
+
+
 def epoch_of(sequence: int) -> int:
     """The writer's epoch in a save's number."""
     return sequence >> COUNTER_BITS
@@ -158,7 +172,7 @@ def first_frame(data: memoryview) -> tuple[memoryview, memoryview] | None:
     return (data[_LENGTH_BYTES:end], data[end:]) if len(data) >= end else None
 
 
-def open_frame(kind: type[Record], body: memoryview) -> Record:
+def open_frame(kind: type[R], body: memoryview) -> R:
     """The value in a frame. Raises `CorruptionError`."""
     try:
         return decode(kind, body, max_bytes=MAX_FRAME_BYTES)
@@ -177,9 +191,7 @@ class BlockReader:
         view = memoryview(self._rest + bytes(data)) if self._rest else data
         while (found := first_frame(view)) is not None:
             body, view = found
-            block = open_frame(Block, body)
-            assert isinstance(block, Block)
-            yield block
+            yield open_frame(Block, body)
         self._rest = bytes(view)
 
     def finish(self) -> None:
