@@ -5,13 +5,14 @@ The system's clock, dice and threads are made here, so that no other module reac
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from stook.contracts.verdict import Verdict
 from stook.errors import (
     BugError,
     ConfigError,
+    ConflictError,
     CorruptionError,
     NotFoundError,
     ReasonCode,
@@ -44,13 +46,20 @@ from stook.identity.contact import Address, AddressKind, ContactUri, sign_contac
 from stook.identity.keys import NodeKey, node_id_of, phrase_entropy
 from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_secrets, save_secrets
 from stook.identity.pow import solve_puzzle
-from stook.ids import NetworkId, NodeId, PublicKey
+from stook.ids import NetworkId, NodeId, PublicKey, SegmentId
 from stook.overlay.contact_book import BookLimits, ContactBook
 from stook.renter.agent import AgentOptions, LocalAgent
 from stook.renter.auditor import AuditRules
 from stook.renter.client import Client
+from stook.renter.fetch import Fetcher
+from stook.renter.journal_seal import JournalKeys
 from stook.renter.planner import Spread
+from stook.renter.pointers import FarmerPointers
+from stook.renter.recover import Recovered, Recovery, Wanted, unnamed_segments
 from stook.renter.repairer import RepairSettings
+from stook.renter.restorer import OnRows, Restorer
+from stook.renter.saver import RecordMaker, SaverRules
+from stook.renter.undo import Undone
 from stook.shards.erasure import Codec, load_codec
 from stook.shards.geometry import Policy
 from stook.storage import fsck
@@ -58,6 +67,9 @@ from stook.storage.agent_store import SqlAgentStore
 from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.database import copy_database
+from stook.storage.durable import sync_directory
+from stook.storage.journal_load import CatalogLoader, differences, remove_database
+from stook.storage.journal_records import MAX_SETTINGS_CHARS, Point
 from stook.storage.presence import FilePresence
 from stook.storage.record_shelf import SqliteRecordShelf
 from stook.storage.shard_store import FileShardStore
@@ -72,6 +84,9 @@ RECORDS_FILE = "records.db"
 AGENT_FILE = "agent.db"
 CATALOG_FILE = "catalog.db"
 UPLOADS_LOCK_FILE = "uploads.lock"
+SAVES_LOCK_FILE = "saves.lock"
+RECOVERING = "recovering"
+"""Directory in a home that is being recovered; it is gone when the home is whole."""
 STATUS_METHOD = "STATUS"
 """Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
 MAX_ROUNDS = 1_000_000
@@ -512,9 +527,36 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
             presence=FilePresence(home / UPLOADS_LOCK_FILE),
         )
         stack.push_async_callback(client.aclose)
+        client.save_with(
+            journal=catalog.journal,
+            keys=JournalKeys(tree.recovery_root()),
+            pointers=farmer_pointers(agent, endpoint),
+            rules=saver_rules(settings),
+            presence=FilePresence(home / SAVES_LOCK_FILE),
+        )
         if refresh:
             await agent.refresh()
         yield Renter(client, agent, settings, key)
+
+
+def farmer_pointers(agent: LocalAgent, endpoint: Endpoint) -> FarmerPointers:
+    """Recovery records are left with the farmers that hold contracts of ours, and asked of all that are known."""
+    return FarmerPointers(endpoint, agent.holders, lambda: [agent.book.peer(each) for each in agent.book.farmers()])
+
+
+def saver_rules(settings: Settings) -> SaverRules:
+    """How the catalog is saved. What the renter is set to goes along."""
+    rent = settings.rent
+    return SaverRules(
+        lag_seconds=config.parse_duration_ms(rent.catalog_lag) / 1000,
+        history_ms=config.parse_duration_ms(rent.catalog_history),
+        settings=config.render_settings({"node": settings.node, "rent": rent})[:MAX_SETTINGS_CHARS],
+    )
+
+
+def holds_owner(home: Path, passphrase: str | None) -> bool:
+    """Whether the home holds the owner's secrets, not an agent's credential alone."""
+    return isinstance(load_secrets(home / KEY_FILE, passphrase=passphrase), OwnerSecrets)
 
 
 def load_agent_keys(home: Path, passphrase: str | None) -> tuple[NodeKey, bytes]:
@@ -552,3 +594,194 @@ def export_agent(home: Path, target: Path, *, passphrase: str | None, new_passph
     config.write_settings(target, {"node": settings.node, "rent": settings.rent})
     if (home / AGENT_FILE).exists():
         copy_database(home / AGENT_FILE, target / AGENT_FILE)
+
+
+# --------------------------------------------------------------------------------------------------------- recovery
+
+
+def restorer_of(
+    agent: LocalAgent, endpoint: Endpoint, key: NodeKey, network: str, offload: ThreadOffload, codec: Codec, root: bytes
+) -> Restorer:
+    """What fetches saved catalogs; `root` is the recovery root."""
+    return Restorer(
+        agent=agent,
+        fetcher=Fetcher(agent=agent, endpoint=endpoint, clock=SystemClock(), offload=offload),
+        node_key=key.public_key,
+        network=NetworkId(network),
+        slots=agent.slots,
+        codec=codec,
+        keys=JournalKeys(root),
+        offload=offload,
+    )
+
+
+async def recover_home(
+    home: Path,
+    node: NodeSettings,
+    phrase: str,
+    *,
+    passphrase: str | None = None,
+    wanted: Wanted,
+    on_rows: OnRows = lambda done, total: None,
+) -> Recovered:
+    """Make `home` again from the 24 words and the seeds in `node`. A kill at any moment leaves what can be run again.
+
+    Raises `PhraseError`, `ConfigError` when the home holds a node, `ConflictError` when it holds databases, and as
+    `Recovery.run`.
+    """
+    entropy = phrase_entropy(phrase)
+    config.settings_to_write(home, {"node": node})
+    half = home / RECOVERING
+    ours = [home / name for name in (KEY_FILE, AGENT_FILE, CATALOG_FILE)]
+    if not half.exists() and (there := [path for path in ours if path.exists()]):
+        raise ConflictError(f"{there[0]} is there already: recover into a home that is empty, or move it away")
+    secrets = OwnerSecrets(OWNER_SECRETS_VERSION, NetworkId(node.network), entropy, "")
+    tree = secrets.tree()
+    key = tree.node_key()
+    settings = Settings(node=with_puzzle(node, key))
+    _clear(half, *ours)
+    half.mkdir(parents=True, mode=0o700)
+    keys = JournalKeys(tree.recovery_root())
+    clock, network = SystemClock(), NetworkId(node.network)
+    async with _agent_parts(half, settings, key, tree.mask_root()) as (agent, endpoint, offload, codec):
+        recovery = Recovery(
+            agent=agent,
+            restorer=restorer_of(agent, endpoint, key, node.network, offload, codec, tree.recovery_root()),
+            pointers=farmer_pointers(agent, endpoint),
+            keys=keys,
+            maker=RecordMaker(agent, keys, network, key.public_key, clock, system_entropy, offload),
+            network=network,
+            clock=clock,
+            entropy=system_entropy,
+            offload=offload,
+        )
+        came = await recovery.run(half / CATALOG_FILE, wanted, on_rows)
+    for name in (AGENT_FILE, CATALOG_FILE):
+        (half / name).replace(home / name)
+    sync_directory(home)
+    _make_home(home, secrets, _saved_settings(came.settings, settings), passphrase)
+    _clear(half)
+    return came
+
+
+def _clear(half: Path, *leftovers: Path) -> None:
+    """Remove what an interrupted recovery left."""
+    for path in leftovers:
+        remove_database(path)
+    shutil.rmtree(half, ignore_errors=True)
+
+
+def _saved_settings(text: str, now: Settings) -> dict[str, msgspec.Struct]:
+    """The settings that were saved, with the seeds of today before the old ones; today's when they make no sense."""
+    try:
+        saved = config.parse_settings(text, "the saved settings")
+    except ConfigError:
+        return {"node": now.node, "rent": now.rent}
+    seeds = tuple(dict.fromkeys((*now.node.seeds, *saved.node.seeds)))
+    node = msgspec.structs.replace(saved.node, network=now.node.network, seeds=seeds)
+    return {"node": node, "rent": saved.rent}
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What came of fetching everything that is saved of a catalog."""
+
+    saved_ms: int
+    saves: int
+    rows: int
+    size_bytes: int
+    differences: tuple[str, ...]
+    """Rows that are not saved as they are; what changed since the last save is not counted."""
+    unnamed: tuple[SegmentId, ...]
+    """Segments at farmers that the catalog does not name."""
+
+
+class CatalogTools:
+    """What `stook catalog` does, over a renter that is open."""
+
+    def __init__(self, home: Path, renter: Renter, restorer: Restorer, catalog: SqlCatalog, keys: JournalKeys) -> None:
+        self.renter = renter
+        self.catalog = catalog
+        self._home = home
+        self._restorer = restorer
+        self._keys = keys
+
+    async def fetch(self, point: Point, target: Path, on_rows: OnRows = lambda done, total: None) -> tuple[Path, int]:
+        """The catalog as it was at a moment, in a new file, and the rows read. Raises as `Restorer.load`."""
+        saves = {each.sequence: each for each in await asyncio.to_thread(self.catalog.journal.saves)}
+        chain = [saves[each] for each in point.chain]
+        opened = await self._restorer.open_head(chain[-1].head.segment_id, chain[-1].sequence)
+        loader = await asyncio.to_thread(CatalogLoader, target, opened.manifest.schema)
+        try:
+            await self._restorer.load(chain, loader, on_rows)
+            await asyncio.to_thread(loader.check)
+            await asyncio.to_thread(loader.publish)
+            return target, loader.rows
+        finally:
+            loader.close()
+
+    async def points(self) -> list[Point]:
+        """Moments that can be gone back to, oldest first."""
+        return await asyncio.to_thread(self.catalog.journal.points)
+
+    async def verify(self, on_rows: OnRows = lambda done, total: None) -> Verified:
+        """Fetch all that is saved and compare it, row by row, with the catalog here. Raises `NotFoundError`."""
+        points = await self.points()
+        if not points:
+            raise NotFoundError("nothing of this catalog is saved yet: `stook catalog save`")
+        point = points[-1]
+        saves = [each for each in self.catalog.journal.saves() if each.sequence in point.chain]
+        target = self._home / "catalog.verify"
+        remove_database(target)
+        try:
+            _, rows = await self.fetch(point, target, on_rows)
+            # The saved file may be of an older schema; opening it brings it to today's.
+            await asyncio.to_thread(lambda: SqlCatalog.open(target).close())
+            found = await asyncio.to_thread(differences, self._home / CATALOG_FILE, target)
+        finally:
+            remove_database(target)
+        return Verified(
+            saved_ms=point.saved_ms,
+            saves=len(saves),
+            rows=rows,
+            size_bytes=sum(each.size_bytes for each in saves),
+            differences=tuple(found),
+            unnamed=tuple(await self.unnamed()),
+        )
+
+    async def go_back(self, point: Point, *, exactly: bool, on_rows: OnRows = lambda done, total: None) -> Undone:
+        """Bring back what the catalog named at a moment. Raises as `fetch` and `Client.bring_back`."""
+        target = self._home / "catalog.then"
+        remove_database(target)
+        try:
+            await self.fetch(point, target, on_rows)
+            old = await asyncio.to_thread(SqlCatalog.open, target)
+            try:
+                return await self.renter.client.bring_back(old, exactly=exactly)
+            finally:
+                old.close()
+        finally:
+            remove_database(target)
+
+    async def give_up(self, unnamed: Sequence[SegmentId]) -> None:
+        """Let farmers erase segments that nothing names."""
+        await self.renter.agent.release(unnamed)
+
+    async def unnamed(self) -> list[SegmentId]:
+        """Segments at farmers that the catalog does not name."""
+        pages = unnamed_segments(self.renter.agent.all_segments(1000), self.catalog, self._keys, asyncio.to_thread)
+        return [each async for page in pages for each in page]
+
+
+@asynccontextmanager
+async def open_catalog_tools(home: Path, *, passphrase: str | None = None) -> AsyncIterator[CatalogTools]:
+    """The renter in `home` with its catalog, for `stook catalog`. Raises as `open_renter`."""
+    tree = load_owner(home, passphrase).tree()
+    async with open_renter(home, passphrase=passphrase) as renter, AsyncExitStack() as stack:
+        catalog = await asyncio.to_thread(lambda: SqlCatalog.open(home / CATALOG_FILE))
+        stack.callback(catalog.close)
+        offload = ThreadOffload(2, "stook-catalog")
+        stack.callback(offload.close)
+        network, root = renter.settings.node.network, tree.recovery_root()
+        restorer = restorer_of(renter.agent, renter.agent.endpoint, renter.key, network, offload, load_codec(), root)
+        yield CatalogTools(home, renter, restorer, catalog, JournalKeys(root))

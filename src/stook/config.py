@@ -113,6 +113,10 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     download_limit: Text = "0"
     drill_per_day: Text = "1 GiB"
     """What restore drills may fetch in a day; above 0."""
+    catalog_lag: Text = "5 s"
+    """How long a change of the catalog waits for others before it is saved, where a process stays to save it."""
+    catalog_history: Text = "7 d"
+    """How far back `stook catalog restore` can go."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -183,6 +187,11 @@ def _parse(path: Path, text: str, role: str = "") -> Settings:
     return settings
 
 
+def parse_settings(text: str, source: str) -> Settings:
+    """The settings in a text that came from `source`. Raises `ConfigError`."""
+    return _parse(Path(source), text)
+
+
 def _check_quantities(path: Path, settings: Settings) -> None:
     farm, rent, node = settings.farm, settings.rent, settings.node
     try:
@@ -201,6 +210,8 @@ def _check_quantities(path: Path, settings: Settings) -> None:
             farm.scrub_interval,
             rent.contract_duration,
             rent.repair_patience,
+            rent.catalog_lag,
+            rent.catalog_history,
         ):
             parse_duration_ms(duration)
         for address in (node.listen, *node.advertise):

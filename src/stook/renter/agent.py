@@ -131,7 +131,7 @@ class LocalAgent:
         self._entropy = entropy
         self._offload = offload
         self._options = options
-        self._on_error = on_error
+        self.on_error = on_error
         self.rules = DraftRules(
             network=network,
             renter_key=key.public_key,
@@ -226,7 +226,7 @@ class LocalAgent:
         try:
             await self.book.flush()
         except EnvironmentFault as error:
-            self._on_error("farewell", error)
+            self.on_error("farewell", error)
 
     async def refresh(self) -> int:
         """Ask seeds and farmers for news, and write down what was learned; the number of farmers known."""
@@ -253,6 +253,11 @@ class LocalAgent:
             policy=self._options.policy,
             spares=self._options.spares,
         )
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint that it speaks over."""
+        return self._endpoint
 
     async def meet(self, peers: Sequence[Peer]) -> None:
         """Ask nodes that somebody named for their announcements; those that do not answer are passed over."""

@@ -33,12 +33,14 @@ from stook.renter.ports import Agent, AgentStatus, Item, OnProgress, Sink
 from stook.renter.push import Pusher
 from stook.renter.saver import Saver, SaverRules
 from stook.renter.slots import SlotPool
+from stook.renter.undo import Undoer, Undone
 from stook.renter.upload import Uploaded, Uploader
 from stook.renter.vault import Vault
 from stook.shards.erasure import Codec
 from stook.shards.pointer import ObjectRecord
 from stook.storage.drill_ports import BucketProof, ObjectProof
 from stook.storage.journal_ports import Journal
+from stook.storage.journal_records import Point
 from stook.storage.presence import MemoryPresence, Presence
 from stook.storage.renter_ports import (
     Bucket,
@@ -492,6 +494,21 @@ class Client:
         wanted = [target.segment_id for target in targets]
         held, farmers = await self._agent.holdings(wanted), await self._agent.farmer_facts()
         return await self._offload(lambda: outlook(wanted, held, farmers, hazard))
+
+    async def saved_points(self) -> tuple[Point, ...]:
+        """Moments of the catalog that are saved and kept, oldest first."""
+        return () if self.saver is None else await self.saver.points()
+
+    async def bring_back(self, old: Catalog, *, exactly: bool) -> Undone:
+        """Bring back what an older catalog of the same owner names; with `exactly`, remove what it does not.
+
+        Raises as `Undoer.run`.
+        """
+        undone = await Undoer(old, self._catalog, self._vault, self._agent, self._node_key, self._offload).run(
+            exactly=exactly
+        )
+        await self._tidy()
+        return undone
 
     async def _tidy(self) -> None:
         """Collect garbage behind something that is done: what keeps us from it keeps, for the list of it is durable."""

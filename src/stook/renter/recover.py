@@ -262,7 +262,10 @@ class Recovery:
 
 
 async def unnamed_segments(
-    pages: AsyncIterator[Sequence[SegmentId]], catalog: SqlCatalog, keys: JournalKeys, offload: Offload
+    pages: AsyncIterator[Sequence[SegmentId]],
+    catalog: SqlCatalog,
+    keys: JournalKeys,
+    offload: Offload,
 ) -> AsyncIterator[Sequence[SegmentId]]:
     """Segments that contracts are for and no object, upload or save of the catalog: stored, and known to nobody."""
     saved = await offload(catalog.journal.segments)

@@ -7,10 +7,11 @@ One save at a time, whoever asks: everything that was committed before it began 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from stook.chore import Chore
 from stook.clock import Clock, Entropy, Offload
 from stook.codec import encode
 from stook.contracts.recovery import SignedRecoveryRecord
@@ -40,6 +41,7 @@ from stook.storage.journal_records import (
     JOURNAL_VERSION,
     PartHead,
     PartRef,
+    Point,
     SaveHead,
     SaveRef,
     epoch_of,
@@ -121,6 +123,10 @@ class Saver:
         )
         self._turn = asyncio.Lock()
 
+    def chore(self, on_error: Callable[[str, Exception], None]) -> Chore:
+        """Saving without end, for a process that stays: at most `lag_seconds` after a change, many in one."""
+        return Chore("save", self.rules.lag_seconds, self.save_due, on_error)
+
     # --- looking -----------------------------------------------------------------------------------------------------
 
     async def state(self) -> JournalState:
@@ -130,6 +136,10 @@ class Saver:
     async def unsaved(self, limit: int = NAMES_SHOWN) -> Unsaved:
         """What is durable and not recoverable yet."""
         return await self._offload(lambda: self._journal.unsaved(limit))
+
+    async def points(self) -> tuple[Point, ...]:
+        """Moments that can be gone back to, oldest first."""
+        return tuple(await self._offload(self._journal.points))
 
     # --- saving ------------------------------------------------------------------------------------------------------
 
