@@ -644,12 +644,13 @@ async def recover_home(
     keys = JournalKeys(tree.recovery_root())
     clock, network = SystemClock(), NetworkId(node.network)
     async with _agent_parts(half, settings, key, tree.mask_root()) as (agent, endpoint, offload, codec):
+        pointers = farmer_pointers(agent, endpoint)
         recovery = Recovery(
             agent=agent,
             restorer=restorer_of(agent, endpoint, key, node.network, offload, codec, tree.recovery_root()),
-            pointers=farmer_pointers(agent, endpoint),
+            pointers=pointers,
             keys=keys,
-            maker=RecordMaker(agent, keys, network, key.public_key, clock, system_entropy, offload),
+            maker=RecordMaker(agent, pointers, keys, network, key.public_key, clock, system_entropy, offload),
             network=network,
             clock=clock,
             entropy=system_entropy,

@@ -41,7 +41,7 @@ def other_machine(net: Testnet, name: str = "renter-2", seeds: tuple[int, ...] =
     return other
 
 
-async def recover(renter: SimRenter, path: Path, wanted: Wanted = Wanted(), **rest: object) -> Recovered:
+async def recover(renter: SimRenter, path: Path, wanted: Wanted | None = None, **rest: object) -> Recovered:
     """Recover on a machine that runs and has nothing. Leaves it stopped, with the catalog that came back."""
     await renter.start(chores=False)
     keys = JournalKeys(renter.keys.recovery_root())
@@ -62,7 +62,7 @@ async def recover(renter: SimRenter, path: Path, wanted: Wanted = Wanted(), **re
         restorer=restorer,
         pointers=renter.pointers(),
         keys=keys,
-        maker=RecordMaker(renter.agent, keys, world.network_id, renter.key.public_key, *common),
+        maker=RecordMaker(renter.agent, renter.pointers(), keys, world.network_id, renter.key.public_key, *common),
         network=world.network_id,
         clock=renter.clock,
         entropy=renter._entropy,
@@ -70,7 +70,7 @@ async def recover(renter: SimRenter, path: Path, wanted: Wanted = Wanted(), **re
         **rest,
     )
     try:
-        came = await recovery.run(path, wanted)
+        came = await recovery.run(path, wanted or Wanted())
     finally:
         await renter.stop()
     give(renter, path)

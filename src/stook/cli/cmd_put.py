@@ -63,6 +63,8 @@ def fullness(stat: ObjectStat) -> str:
     """How many of an object's segments have all their shards, in words."""
     total, full = len(stat.segments), sum(segment.stored >= segment.n for segment in stat.segments)
     if not total:
+        if stat.size_bytes:
+            return "it is so small that it is kept in the catalog itself"
         return "it is empty, so there is nothing to keep at farmers"
     n = max(segment.n for segment in stat.segments)
     if full == total:

@@ -94,7 +94,8 @@ def recover_command(
         )
         return
     say(
-        f"Everything of {moment(came.saved_ms)} is back in {human_duration(seconds)}: {plural(came.objects, 'object')}, "
+        f"Everything of {moment(came.saved_ms)} is back in {human_duration(seconds)}: "
+        f"{plural(came.objects, 'object')}, "
         f"{human_size(came.size_bytes)}, in {plural(came.buckets, 'bucket')}; "
         f"{plural(came.contracts, 'shard')} at {plural(came.farmers, 'farmer')}."
     )

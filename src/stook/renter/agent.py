@@ -260,8 +260,8 @@ class LocalAgent:
         return self._endpoint
 
     async def meet(self, peers: Sequence[Peer]) -> None:
-        """Ask nodes that somebody named for their announcements; those that do not answer are passed over."""
-        await Roster(self.book, self._endpoint, self._clock, (), peers).refresh()
+        """Ask nodes that somebody named for their announcements and whom they know; the silent are passed over."""
+        await Roster(self.book, self._endpoint, self._clock, peers, ()).refresh()
 
     async def all_segments(self, page: int) -> AsyncIterator[Sequence[SegmentId]]:
         """The ids of all segments that are not released, in order, page by page."""

@@ -37,7 +37,7 @@ from stook.renter.undo import Undoer, Undone
 from stook.renter.upload import Uploaded, Uploader
 from stook.renter.vault import Vault
 from stook.shards.erasure import Codec
-from stook.shards.pointer import ObjectRecord
+from stook.shards.pointer import AnyObjectRecord
 from stook.storage.drill_ports import BucketProof, ObjectProof
 from stook.storage.journal_ports import Journal
 from stook.storage.journal_records import Point
@@ -55,6 +55,8 @@ from stook.wire.endpoint import Endpoint
 _PAGE = 500
 _GARBAGE_PAGE = 1000
 _GET_PAGE = 2000
+INLINE_BYTES = 4096
+"""Objects up to this size go into the catalog when they come alone (`docs/decisions/0333`)."""
 STALE_UPLOAD_MS = 7 * 24 * 3_600_000
 
 
@@ -255,9 +257,18 @@ class Client:
     async def put(self, bucket: str, item: Item, *, on_progress: OnProgress | None = None) -> Uploaded:
         """Store one object, whatever was there before; returns when it is durable.
 
-        Raises `NotEnoughError` when too few farmers took shards; nothing is visible then, and running it again goes on.
+        Where the catalog is saved, a tiny object goes into it, so that it is recoverable too when this returns: many
+        that are stored at once are saved as one. Raises `NotEnoughError` when too few farmers took shards. Nothing is
+        visible then, but for a tiny object, which is here and will be saved with the rest; running it again goes on.
         """
-        return await self.put_many(bucket, [item], on_progress=on_progress, bytes_total=item.size_bytes, again=True)
+        saver = self.saver
+        inline = INLINE_BYTES if saver is not None and not (await saver.state()).alarm else 0
+        uploaded = await self.put_many(
+            bucket, [item], on_progress=on_progress, bytes_total=item.size_bytes, again=True, inline_bytes=inline
+        )
+        if uploaded.inline_bytes and saver is not None:
+            await saver.recoverable()
+        return uploaded
 
     async def put_many(
         self,
@@ -267,8 +278,10 @@ class Client:
         on_progress: OnProgress | None = None,
         bytes_total: int | None = None,
         again: bool = False,
+        inline_bytes: int = 0,
     ) -> Uploaded:
-        """Store many objects; returns when all are durable.
+        """Store many objects; returns when all are durable, but for those of at most `inline_bytes`: they are in the
+        catalog then, and durable with its next save.
 
         Those whose size and time the catalog has already are left alone, unless `again`. Objects that were committed
         before an error stay.
@@ -277,7 +290,9 @@ class Client:
         meter = Meter(on_progress, bytes_total)
         try:
             async with self._arrivals.begin() as arrival:
-                uploaded = await self._uploader.put(found, self._pages(items), meter, arrival, again=again)
+                uploaded = await self._uploader.put(
+                    found, self._pages(items), meter, arrival, again=again, inline_bytes=inline_bytes
+                )
         except Exception:
             await self._tidy()
             raise
@@ -392,8 +407,8 @@ class Client:
             whole(f"{bucket.name}/{name}", record, sink_of(name)) for name, record in zip(names, records, strict=True)
         ]
 
-    async def _record(self, bucket: str, name: str) -> tuple[ObjectEntry, ObjectRecord]:
-        def work() -> tuple[ObjectEntry, ObjectRecord]:
+    async def _record(self, bucket: str, name: str) -> tuple[ObjectEntry, AnyObjectRecord]:
+        def work() -> tuple[ObjectEntry, AnyObjectRecord]:
             found = self._catalog.bucket(bucket)
             entry = self._catalog.get(bucket, name)
             if entry is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Annotated
 
+import msgspec
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -21,7 +22,7 @@ from stook.contracts.recovery import MAX_SEALED_BYTES, SignedRecoveryRecord, sig
 from stook.errors import CorruptionError, MalformedError, MisbehaviourError
 from stook.identity.contact import Address
 from stook.identity.keys import SigningKey
-from stook.ids import NetworkId, NodeIdField, SegmentId, ShardRootField, U32Field, U63Field
+from stook.ids import NetworkId, NodeId, NodeIdField, SegmentId, ShardRootField, U32Field, U63Field
 from stook.shards.cipher import RECORD_FORMAT, RecordContext, open_record, seal_record
 from stook.shards.derive import Purpose, derive_key
 from stook.shards.geometry import Policy
@@ -141,6 +142,13 @@ class HeadShard(Record):
     addresses: Annotated[tuple[Address, ...], Meta(max_length=2)]
 
 
+class KnownFarmer(Record):
+    """Another farmer that holds something of ours."""
+
+    farmer: NodeIdField
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=2)]
+
+
 class RecoveryContent(Record):
     """What a recovery record says to its owner."""
 
@@ -157,26 +165,29 @@ class RecoveryContent(Record):
     shards: Annotated[tuple[HeadShard, ...], Meta(max_length=255)]
     node_indices: Annotated[tuple[tuple[U32Field, U32Field], ...], Meta(min_length=1, max_length=64)]
     """Group and index of every node key that has contracts."""
+    farmers: Annotated[tuple[KnownFarmer, ...], Meta(max_length=255)]
+    """Others to ask for contracts, as many as there is room for."""
+
+    def hints(self) -> list[tuple[NodeId, tuple[Address, ...]]]:
+        """Every farmer that it names, and where it was."""
+        return [(each.farmer, each.addresses) for each in self.shards] + [
+            (each.farmer, each.addresses) for each in self.farmers
+        ]
+
+    def without_last(self) -> RecoveryContent:
+        """The same with fewer hints: farmers go first, shards beyond them last."""
+        if self.farmers:
+            return msgspec.structs.replace(self, farmers=self.farmers[: len(self.farmers) * 7 // 8])
+        return msgspec.structs.replace(self, shards=self.shards[: len(self.shards) * 7 // 8])
 
 
 CONTENT_VERSION = 1
 
 
 def fit(content: RecoveryContent) -> RecoveryContent:
-    """The same with as many shards as a record has room for; more than enough rows come first."""
-    while content.shards and len(encode(content)) > MAX_SEALED_BYTES - 64:
-        kept = content.shards[: max(1, len(content.shards) * 7 // 8)] if len(content.shards) > 1 else ()
-        content = RecoveryContent(
-            content.version,
-            content.writer,
-            content.issued_ms,
-            content.previous,
-            content.save,
-            content.head,
-            content.key,
-            kept,
-            content.node_indices,
-        )
+    """The same with as many hints as a record has room for."""
+    while len(encode(content)) > MAX_SEALED_BYTES - 64 and (content.shards or content.farmers):
+        content = content.without_last()
     return content
 
 

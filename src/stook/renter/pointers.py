@@ -44,6 +44,10 @@ class RecoveryPointers(Protocol):
         """Every record of this key that somebody offers."""
         ...
 
+    async def places(self) -> Sequence[Peer]:
+        """Nodes that a record should name, so that who finds one finds the others."""
+        ...
+
 
 class FarmerPointers:
     """Records left with farmers. `holders` are those that have contracts of ours, `known` all that can be asked."""
@@ -70,6 +74,10 @@ class FarmerPointers:
         """See the port."""
         replies = await self._ask(self._known(), RecoveryMethod.FIND_RECORD, encode(FindRecord(key)))
         return list(dict.fromkeys(reply for reply in replies if reply is not None))
+
+    async def places(self) -> Sequence[Peer]:
+        """See the port."""
+        return await self._holders()
 
     async def _ask(
         self, peers: Sequence[Peer], method: RecoveryMethod, request: bytes
@@ -105,3 +113,7 @@ class AllPointers:
         async with Tasks() as group:
             tasks = [group.create_task(each.get(key)) for each in self._all]
         return list(dict.fromkeys(record for task in tasks for record in task.result()))
+
+    async def places(self) -> Sequence[Peer]:
+        """See the port."""
+        return [peer for each in self._all for peer in await each.places()]

@@ -27,6 +27,8 @@ from stook.storage.journal_load import CatalogLoader
 from stook.wire.endpoint import Peer
 
 _PAGE = 1000
+_ROUNDS = 4
+"""How far the search for farmers spreads from the one that is known."""
 BeforePaying = Callable[[], Awaitable[None]]
 """Where payments join in: ask each farmer that holds a contract of ours for our highest cheque, and take the highest
 as the point to go on from. Called when contracts are known and before anything is signed."""
@@ -124,14 +126,18 @@ class Recovery:
     async def _hear(self) -> Mapping[SignedRecoveryRecord, RecoveryContent]:
         """Every true record that anybody offers. The farmers that records name are asked as well."""
         await self._agent.refresh()
-        records = await self._ask()
-        named = {
-            shard.farmer: Peer(shard.farmer, shard.addresses) for each in records.values() for shard in each.shards
-        }
-        await self._agent.meet(
-            [peer for farmer, peer in named.items() if self._agent.book.announcement(farmer) is None]
-        )
-        return {**records, **await self._ask()}
+        records, known = await self._ask(), 0
+        for _ in range(_ROUNDS):
+            # Farmers tell of farmers, and records name those that held something when they were made.
+            book = self._agent.book
+            peers = {farmer: Peer(farmer, addresses) for one in records.values() for farmer, addresses in one.hints()}
+            peers |= {farmer: book.peer(farmer) for farmer in book.farmers()}
+            await self._agent.meet(list(peers.values()))
+            if len(book) == known:
+                break
+            known = len(book)
+            records |= await self._ask()
+        return records
 
     async def _ask(self) -> dict[SignedRecoveryRecord, RecoveryContent]:
         found = await self._pointers.get(self._keys.record_key.public_key)

@@ -24,6 +24,7 @@ from stook.renter.journal_seal import (
     SEAL_BYTES,
     HeadShard,
     JournalKeys,
+    KnownFarmer,
     PartName,
     RecoveryContent,
     fit,
@@ -57,6 +58,7 @@ QUIET_MS = 3_600_000
 NAMES_SHOWN = 10
 MAX_PART_BYTES = 8 << 20
 """What a save holds in memory."""
+MAX_FARMERS = 128
 NODE_INDICES = ((0, 0),)
 
 
@@ -119,7 +121,7 @@ class Saver:
         self.rules = rules
         self._presence = presence if presence is not None else MemoryPresence()
         self._maker = RecordMaker(
-            agent, keys, network, node_key, clock, entropy, offload, node_indices=rules.node_indices
+            agent, pointers, keys, network, node_key, clock, entropy, offload, node_indices=rules.node_indices
         )
         self._turn = asyncio.Lock()
 
@@ -241,6 +243,7 @@ class RecordMaker:
     def __init__(
         self,
         agent: Agent,
+        pointers: RecoveryPointers,
         keys: JournalKeys,
         network: NetworkId,
         node_key: PublicKey,
@@ -251,6 +254,7 @@ class RecordMaker:
         node_indices: tuple[tuple[int, int], ...] = NODE_INDICES,
     ) -> None:
         self._agent = agent
+        self._pointers = pointers
         self._keys = keys
         self._network = network
         self._node_key = node_key
@@ -261,6 +265,8 @@ class RecordMaker:
 
     async def make(self, sequence: int, writer: bytes, save: int, head: PartRef, before: bytes) -> SignedRecoveryRecord:
         """A record that names `head`, the head of a save; `before` is the record it follows, encoded."""
+        tickets = await self.holders(head)
+        holders = {ticket.peer.node_id for ticket in tickets}
         content = RecoveryContent(
             version=CONTENT_VERSION,
             writer=writer,
@@ -271,9 +277,14 @@ class RecordMaker:
             key=self._keys.content_key(head.segment_id),
             shards=tuple(
                 HeadShard(ticket.index, ticket.root, ticket.peer.node_id, ticket.peer.addresses[:2])
-                for ticket in await self.holders(head)
+                for ticket in tickets
             ),
             node_indices=self._node_indices,
+            farmers=tuple(
+                KnownFarmer(peer.node_id, peer.addresses[:2])
+                for peer in (await self._pointers.places())[:MAX_FARMERS]
+                if peer.addresses and peer.node_id not in holders
+            ),
         )
         salt = self._entropy(SALT_BYTES)
         return await self._offload(lambda: self._keys.seal(fit(content), self._network, sequence, salt=salt))
