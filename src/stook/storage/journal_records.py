@@ -211,12 +211,13 @@ DAY_MS = 24 * HOUR_MS
 def absorbed(sizes: Iterable[int], changed: int) -> int:
     """How many of the saves of a chain (their rows, base first) stay when `changed` more rows are to be saved.
 
-    A new save takes in those before it that are no larger than itself, so that sizes halve along the chain: its length
-    grows as the logarithm of what changed, and each row is saved so often at most. 0: a new base.
+    A new save takes in those before it that are at most twice as large as itself by then, so that sizes more than halve
+    along the chain: its length, and how often a row is saved again, grow as the logarithm of what changed. 0: a new
+    base.
     """
     chain = [max(size, SMALL_ROWS) for size in sizes]
     keep, taken = len(chain), max(changed, SMALL_ROWS)
-    while keep and (chain[keep - 1] <= taken or keep >= MAX_CHAIN - 1):
+    while keep and (chain[keep - 1] <= 2 * taken or keep >= MAX_CHAIN - 1):
         keep -= 1
         taken += chain[keep]
     return keep
