@@ -1,6 +1,6 @@
 """Measure what pages say, draw it, and put it into their marked blocks, so that no figure is typed by hand.
 
-    python docs/plots.py detection|attacks|honesty|churn|all [--measure]
+    python docs/plots.py detection|attacks|honesty|churn|overlay|all [--measure]
 
 Without --measure the page is made again from what was measured before and lies in `docs/figures`. A block lies between
 ``<!-- figures: NAME -->`` and ``<!-- end -->``. Tests make every page again, and measure a part of each again.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from stook.sim.churn import churn, foretold
 from stook.sim.detection import Detected, Setting, detection
 from stook.sim.honesty import Setting as HonestySetting
 from stook.sim.honesty import honesty
+from stook.sim.overlay import figures as overlay_figures
 from stook.sim.svg import Axis, Curve, chart
 
 DOCS = Path(__file__).parent
@@ -215,6 +217,114 @@ def published_table(figures: Figures) -> str:
     return table(["who", "bytes moved for each byte of data, a month", "source"], rows)
 
 
+# --- overlay ---------------------------------------------------------------------------------------------------------
+
+
+def overlay_growth(figures: Figures) -> str:
+    """One row a size."""
+    header = ["nodes", "found", "exactly the nearest 20", "hops", "most hops", "log2 n", "requests", "virtual seconds"]
+    header += ["contacts in a table"]
+    rows = [
+        [
+            f"{one['nodes']:,}",
+            f"**{one['success']:.2%}**",
+            f"**{one['exact_k']:.2%}**",
+            f"{one['hops_mean']:.2f}",
+            f"{one['hops_max']}",
+            f"{math.log2(one['nodes']):.1f}",
+            f"{one['messages_mean']:.1f}",
+            f"{one['lookup_seconds_mean']:.1f}",
+            f"{one['contacts_mean']:.0f}",
+        ]
+        for one in figures["growth"]
+    ]
+    first = figures["growth"][0]
+    return (
+        f"{first['lookups']:,} lookups a row, {first['dead']:.0%} of all nodes dead, {first['paths']} paths, seed "
+        f"{first['seed']}.\n\n" + table(header, rows)
+    )
+
+
+def overlay_growth_image(figures: Figures) -> str:
+    """Hops measured, and the bound."""
+    grown = figures["growth"]
+    sizes = [(one["nodes"], f"{one['nodes']:,}") for one in grown]
+    curves = [
+        Curve("Kademlia's bound, log2 n", [(one["nodes"], math.log2(one["nodes"])) for one in grown], 5),
+        Curve("most hops of a lookup", [(one["nodes"], one["hops_max"]) for one in grown], 1),
+        Curve("hops, mean", [(one["nodes"], one["hops_mean"]) for one in grown], 0),
+        Curve("", [(one["nodes"], one["hops_mean"]) for one in grown], 0, dots=True),
+    ]
+    across = Axis("nodes", grown[0]["nodes"], grown[-1]["nodes"], sizes, log=True)
+    up = Axis("hops", 0, 14, [(value, str(value)) for value in range(0, 15, 2)])
+    return chart("Hops of a lookup, a fifth of all nodes dead", across, up, curves)
+
+
+_HOSTILE_WORDS = {
+    "mixed": "a third of each",
+    "drop": "drop requests",
+    "lie": "name addresses where nobody is",
+    "friends": "name only each other",
+}
+
+
+def overlay_hostile(figures: Figures) -> str:
+    """One row for a kind and share."""
+    cells: dict[tuple[str, float], dict[int, Mapping[str, Any]]] = {}
+    for one in figures["hostile"]:
+        cells.setdefault((one["kind"], one["hostile"]), {})[one["paths"]] = one
+    paths = sorted({one["paths"] for one in figures["hostile"]})
+    header = ["hostile nodes", "share", *(f"found, {count} path{'s' * (count > 1)}" for count in paths)]
+    header += [f"requests, {count} path{'s' * (count > 1)}" for count in paths]
+    rows = [
+        [
+            _HOSTILE_WORDS[kind],
+            f"{share:.0%}",
+            *(f"{row[count]['success']:.1%}" for count in paths),
+            *(f"{row[count]['messages_mean']:.0f}" for count in paths),
+        ]
+        for (kind, share), row in cells.items()
+    ]
+    first = figures["hostile"][0]
+    return f"{first['nodes']:,} nodes, {first['lookups']:,} lookups a cell, seed {first['seed']}.\n\n" + table(
+        header, rows
+    )
+
+
+def overlay_hostile_image(figures: Figures) -> str:
+    """Nodes not found, by share of nodes that name only each other."""
+    curves = []
+    for colour, paths in enumerate(sorted({one["paths"] for one in figures["hostile"]})):
+        points = [
+            (one["hostile"], one["success"])
+            for one in figures["hostile"]
+            if one["kind"] == "friends" and one["paths"] == paths
+        ]
+        name = f"{paths} path{'s' * (paths > 1)}"
+        curves += [Curve(name, [(0.0, 1.0), *points], colour), Curve("", points, colour, dots=True)]
+    across = Axis("share of hostile nodes", 0, 0.5, [(share / 10, f"{10 * share} %") for share in range(6)])
+    up = Axis("found", 0.85, 1, [(share / 100, f"{share} %") for share in range(85, 101, 5)])
+    return chart("Honest nodes found while hostile ones name only each other", across, up, curves)
+
+
+def overlay_eclipse(figures: Figures) -> str:
+    """One row for nodes and keys."""
+    header = ["honest nodes", "keys made", "paper's formula", "counted as it assumes", "exact, ids drawn", "counted"]
+    rows = [
+        [
+            f"{one['nodes']}",
+            f"{row['keys']}",
+            f"{row['formula']:.4f}",
+            f"{row['counted_as_the_formula_has_it']:.4f}",
+            f"{row['exact_for_drawn_ids']:.4f}",
+            f"{row['counted_for_drawn_ids']:.4f}",
+        ]
+        for one in figures["eclipse"]
+        for row in one["keys"]
+    ]
+    return f"{figures['eclipse'][0]['trials']:,} trials a row.\n\n" + table(header, rows)
+
+
 PAGES: dict[str, Page] = {
     "detection": Page(
         measure=lambda: detection(Setting(seed=1)),
@@ -223,6 +333,11 @@ PAGES: dict[str, Page] = {
     ),
     "attacks": Page(attacks_measured, {"attacks": attacks_table, "details": attacks_details}, {}),
     "honesty": Page(lambda: honesty(HonestySetting(seed=1)), {"honesty": honesty_table}, {}),
+    "overlay": Page(
+        measure=lambda: overlay_figures(seed=1),
+        blocks={"growth": overlay_growth, "hostile": overlay_hostile, "eclipse": overlay_eclipse},
+        images={"overlay-growth.svg": overlay_growth_image, "overlay-hostile.svg": overlay_hostile_image},
+    ),
     "churn": Page(churn_measured, {"churn": churn_table, "published": published_table}, {}),
 }
 

@@ -12,7 +12,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +48,18 @@ from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_se
 from stook.identity.pow import solve_puzzle
 from stook.ids import NetworkId, NodeId, PublicKey, SegmentId
 from stook.overlay.contact_book import BookLimits, ContactBook
+from stook.overlay.memory import BlobMemory
+from stook.overlay.publishing import announcement_into, own_records
+from stook.overlay.records import SignedRecord
+from stook.overlay.service import OverlayNode, OverlaySettings
 from stook.renter.agent import AgentOptions, LocalAgent
 from stook.renter.auditor import AuditRules
 from stook.renter.client import Client
 from stook.renter.fetch import Fetcher
 from stook.renter.journal_seal import JournalKeys
+from stook.renter.overlay_pointers import OverlayPointers
 from stook.renter.planner import Spread
-from stook.renter.pointers import FarmerPointers
+from stook.renter.pointers import AllPointers, FarmerPointers, RecoveryPointers
 from stook.renter.recover import Recovered, Recovery, Wanted, unnamed_segments
 from stook.renter.repairer import RepairSettings
 from stook.renter.restorer import OnRows, Restorer
@@ -64,6 +69,7 @@ from stook.shards.erasure import Codec, load_codec
 from stook.shards.geometry import Policy
 from stook.storage import fsck
 from stook.storage.agent_store import SqlAgentStore
+from stook.storage.blobs import FileBlobs
 from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.database import copy_database
@@ -87,6 +93,7 @@ UPLOADS_LOCK_FILE = "uploads.lock"
 SAVES_LOCK_FILE = "saves.lock"
 RECOVERING = "recovering"
 """Directory in a home that is being recovered; it is gone when the home is whole."""
+OVERLAY_FOLDER = "overlay"
 STATUS_METHOD = "STATUS"
 """Answered with JSON, to the operator's key alone (`docs/protocol/methods.md`)."""
 MAX_ROUNDS = 1_000_000
@@ -173,6 +180,33 @@ def _endpoint(key: NodeKey, node: NodeSettings, limits: Limits, clock: SystemClo
     )
 
 
+def _overlay(
+    home: Path,
+    node: NodeSettings,
+    endpoint: Endpoint,
+    clock: SystemClock,
+    offload: ThreadOffload,
+    *,
+    member: bool,
+    on_record: Callable[[SignedRecord], None] = lambda _: None,
+) -> OverlayNode:
+    log = structlog.get_logger("stook.overlay")
+    return OverlayNode(
+        endpoint=endpoint,
+        network=NetworkId(node.network),
+        clock=clock,
+        entropy=system_entropy,
+        offload=offload,
+        memory=BlobMemory(FileBlobs(home / OVERLAY_FOLDER)),
+        seeds=[peer_of(uri) for uri in node.seeds],
+        settings=OverlaySettings(
+            member=member, share_network=not node.max_nodes_per_network, puzzle_bits=node.puzzle_bits
+        ),
+        on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
+        on_record=on_record,
+    )
+
+
 # ----------------------------------------------------------------------------------------------------------- farmer
 
 
@@ -229,6 +263,7 @@ class RunningFarmer:
 
     farmer: Farmer
     uri: str
+    overlay: OverlayNode | None = None
 
 
 @asynccontextmanager
@@ -258,13 +293,14 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
         addresses = advertised(settings.node, bound)
         now_ms = clock.now_ms()
         endpoint.contact = sign_contact(key, network=network, addresses=addresses, sequence=now_ms, issued_ms=now_ms)
+        book = ContactBook(network, _book_limits(settings.node))
         farmer = Farmer(
             key=key,
             network=network,
             endpoint=endpoint,
             shards=shards,
             contracts=contracts,
-            book=ContactBook(network, _book_limits(settings.node)),
+            book=book,
             clock=clock,
             offload=offload,
             free_disk=lambda: shutil.disk_usage(home).free,
@@ -272,10 +308,18 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
             seeds=[peer_of(uri) for uri in settings.node.seeds],
             records=records,
         )
-        endpoint.handle(STATUS_METHOD, _status_handler(farmer, tree.node_key(*OPERATOR_KEY).public_key))
+        overlay = None
+        if settings.node.overlay:
+            into_book = announcement_into(book, clock)
+            overlay = _overlay(home, settings.node, endpoint, clock, offload, member=True, on_record=into_book)
+            overlay.add_source(own_records(key, endpoint, farmer.announcement, clock, offload))
+        endpoint.handle(STATUS_METHOD, _status_handler(farmer, overlay, tree.node_key(*OPERATOR_KEY).public_key))
         await farmer.start()
         stack.push_async_callback(farmer.stop)
-        yield RunningFarmer(farmer, str(ContactUri(addresses[0], key.node_id)))
+        if overlay is not None:
+            await overlay.start()
+            stack.push_async_callback(overlay.stop)
+        yield RunningFarmer(farmer, str(ContactUri(addresses[0], key.node_id)), overlay)
 
 
 def usage() -> dict[str, float]:
@@ -285,12 +329,13 @@ def usage() -> dict[str, float]:
     return {"cpu_seconds": used.ru_utime + used.ru_stime, "peak_rss_mib": used.ru_maxrss * unit / (1 << 20)}
 
 
-def _status_handler(farmer: Farmer, operator: PublicKey) -> Handler:
+def _status_handler(farmer: Farmer, overlay: OverlayNode | None, operator: PublicKey) -> Handler:
     async def answer(exchange: Exchange, _payload: bytes) -> None:
         if exchange.peer_key != operator:
             raise RefusedError(ReasonCode.WRONG_IDENTITY, "a farmer's status is for its own operator")
         status = (await farmer.status()).as_json()
-        await exchange.reply(json.dumps({**status, **usage()}).encode())
+        found = None if overlay is None else overlay.status()
+        await exchange.reply(json.dumps({**status, "overlay": found, **usage()}).encode())
 
     return answer
 
@@ -456,7 +501,7 @@ def _agent_options(rent: RentSettings) -> AgentOptions:
 @asynccontextmanager
 async def _agent_parts(
     home: Path, settings: Settings, key: NodeKey, mask_root: bytes
-) -> AsyncIterator[tuple[LocalAgent, Endpoint, ThreadOffload, Codec]]:
+) -> AsyncIterator[tuple[LocalAgent, Endpoint, ThreadOffload, Codec, OverlayNode | None]]:
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         offload = ThreadOffload(3, "stook-work")
@@ -468,6 +513,11 @@ async def _agent_parts(
         stack.push_async_callback(endpoint.close, grace_seconds=1)
         codec = load_codec()
         log = structlog.get_logger("stook.agent")
+        overlay = None
+        if settings.node.overlay:
+            overlay = _overlay(home, settings.node, endpoint, clock, offload, member=False)
+            await overlay.start()
+            stack.push_async_callback(overlay.stop)
         agent = LocalAgent(
             endpoint=endpoint,
             key=key,
@@ -479,12 +529,13 @@ async def _agent_parts(
             offload=offload,
             codec=codec,
             seeds=[peer_of(uri) for uri in settings.node.seeds],
+            sample=None if overlay is None else overlay.sample,
             options=_agent_options(settings.rent),
             on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
         )
         await agent.open()
         stack.push_async_callback(agent.aclose)
-        yield agent, endpoint, offload, codec
+        yield agent, endpoint, offload, codec, overlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,7 +560,7 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
     key = tree.node_key()
     async with AsyncExitStack() as stack:
         parts = _agent_parts(home, settings, key, tree.mask_root())
-        agent, endpoint, offload, codec = await stack.enter_async_context(parts)
+        agent, endpoint, offload, codec, overlay = await stack.enter_async_context(parts)
         catalog = await offload(lambda: SqlCatalog.open(home / CATALOG_FILE))
         stack.callback(catalog.close)
         client = Client(
@@ -527,21 +578,36 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
             presence=FilePresence(home / UPLOADS_LOCK_FILE),
         )
         stack.push_async_callback(client.aclose)
+        keys = JournalKeys(tree.recovery_root())
         client.save_with(
             journal=catalog.journal,
-            keys=JournalKeys(tree.recovery_root()),
-            pointers=farmer_pointers(agent, endpoint),
+            keys=keys,
+            pointers=_pointers(agent, endpoint, overlay, keys, settings.node, offload),
             rules=saver_rules(settings),
             presence=FilePresence(home / SAVES_LOCK_FILE),
         )
         if refresh:
             await agent.refresh()
+            await agent.discover_if_needed()
         yield Renter(client, agent, settings, key)
 
 
-def farmer_pointers(agent: LocalAgent, endpoint: Endpoint) -> FarmerPointers:
-    """Recovery records are left with the farmers that hold contracts of ours, and asked of all that are known."""
-    return FarmerPointers(endpoint, agent.holders, lambda: [agent.book.peer(each) for each in agent.book.farmers()])
+def _pointers(
+    agent: LocalAgent,
+    endpoint: Endpoint,
+    overlay: OverlayNode | None,
+    keys: JournalKeys,
+    node: NodeSettings,
+    offload: ThreadOffload,
+) -> RecoveryPointers:
+    """Recovery records are left with the farmers that hold contracts of ours, and in the overlay where there is one."""
+    farmers = FarmerPointers(endpoint, agent.holders, lambda: [agent.book.peer(each) for each in agent.book.farmers()])
+    if overlay is None:
+        return farmers
+    network = NetworkId(node.network)
+    return AllPointers(
+        farmers, OverlayPointers(overlay, keys.record_key, network, SystemClock(), offload, node.puzzle_bits)
+    )
 
 
 def saver_rules(settings: Settings) -> SaverRules:
@@ -576,9 +642,10 @@ async def open_agent(home: Path, *, passphrase: str | None = None, refresh: bool
     """
     settings = config.load_settings(home, "rent")
     key, mask_root = load_agent_keys(home, passphrase)
-    async with _agent_parts(home, settings, key, mask_root) as (agent, _endpoint, _offload, _codec):
+    async with _agent_parts(home, settings, key, mask_root) as (agent, *_):
         if refresh:
             await agent.refresh()
+            await agent.discover_if_needed()
         yield agent
 
 
@@ -643,8 +710,9 @@ async def recover_home(
     half.mkdir(parents=True, mode=0o700)
     keys = JournalKeys(tree.recovery_root())
     clock, network = SystemClock(), NetworkId(node.network)
-    async with _agent_parts(half, settings, key, tree.mask_root()) as (agent, endpoint, offload, codec):
-        pointers = farmer_pointers(agent, endpoint)
+    async with _agent_parts(half, settings, key, tree.mask_root()) as parts:
+        agent, endpoint, offload, codec, overlay = parts
+        pointers = _pointers(agent, endpoint, overlay, keys, settings.node, offload)
         recovery = Recovery(
             agent=agent,
             restorer=restorer_of(agent, endpoint, key, node.network, offload, codec, tree.recovery_root()),

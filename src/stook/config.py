@@ -59,6 +59,8 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     puzzle_nonce: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """The solution for this node's key, found when the home was made."""
     log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
+    overlay: bool = True
+    """Take part in the overlay: find nodes and be found without asking the seeds again."""
 
 
 class FarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -231,6 +233,8 @@ def _toml_value(value: object) -> str:
     if isinstance(value, str):
         # TOML escapes as JSON does, and DEL besides.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     return str(value)

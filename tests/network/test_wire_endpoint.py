@@ -14,7 +14,7 @@ from stook.errors import (
 )
 from stook.identity.contact import Address, AddressKind, Contact, SignedContact
 from stook.identity.keys import NodeKey
-from stook.wire.endpoint import Endpoint, Limits, Peer
+from stook.wire.endpoint import Endpoint, Limits, Peer, Reached
 from stook.wire.frames import INITIAL_CREDIT_BYTES
 from wire_samples import BOB, CAROL, NETWORK, NOW_MS, LoopClock, Wind, World, listening, run_virtual
 
@@ -318,11 +318,21 @@ async def test_a_clock_that_is_off_is_told_so(world, caller, callee, to):
 @scene()
 async def test_a_contact_in_the_hello_is_told(world, caller, callee, to):
     seen = []
-    listener = world.node(3, on_contact=seen.append)
+    listener = world.node(3, on_contact=lambda contact, reached: seen.append((contact, reached)))
     peer = await listening(listener)
     callee.contact = contact_of(BOB, to)
     await callee.ping(peer, deadline_seconds=1)
-    assert seen == [callee.contact]
+    assert seen == [(callee.contact, None)]
+
+
+@scene()
+async def test_a_contact_is_told_with_the_address_that_led_to_it(world, caller, callee, to):
+    seen = []
+    caller.on_contact = lambda contact, reached: seen.append((contact, reached))
+    callee.contact = contact_of(BOB, to)
+    await caller.ping(to, deadline_seconds=1)
+    address = to.addresses[0]
+    assert seen == [(callee.contact, Reached(address.host, address.port, address.host))]
 
 
 # --- deadlines, cuts, loss -------------------------------------------------------------------------------------------

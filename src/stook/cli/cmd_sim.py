@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import click
 
@@ -101,6 +102,46 @@ def attack_command(name: str, seed: int, as_json: bool) -> None:
                 say(f"          {plural(report['honest_condemned'], 'honest node')} CONDEMNED")
             say(f"          {report['detail']}")
     if failed:
+        sys.exit(NOT_SHOWN)
+
+
+@sim_command.command("overlay")
+@click.option("--nodes", default=1000, show_default=True, help="How many nodes; 10,000 take some minutes.")
+@click.option("--dead", default=0.2, show_default=True, help="Share that is gone when lookups begin, unnoticed.")
+@click.option("--hostile", default=0.0, show_default=True, help="Share of the living that turns hostile then.")
+@click.option("--kind", default="mixed", show_default=True, help="Hostile nodes drop, lie, name friends, or mixed.")
+@click.option("--paths", default=4, show_default=True, help="Disjoint paths of a lookup.")
+@click.option("--lookups", default=1000, show_default=True, help="How many lookups.")
+@seed_option
+@json_option
+def overlay_command(
+    nodes: int, dead: float, hostile: float, kind: str, paths: int, lookups: int, seed: int, as_json: bool
+) -> None:
+    """Lookups in a large overlay: do they find the node, and exactly the nearest 20?
+
+    Nodes join one through another with the code that real nodes run; then some die or turn hostile, and living honest
+    nodes look for one another. Exit status 1: without hostile nodes fewer than 99.9 % of lookups found their node, or
+    fewer than 99 % exactly the nearest 20.
+    """
+    from stook.sim.overlay import Setting, overlay
+
+    begun = time.monotonic()
+    try:
+        setting = Setting(seed, nodes=nodes, dead=dead, hostile=hostile, kind=kind, paths=paths, lookups=lookups)
+        result = {**overlay(setting), "seconds": round(time.monotonic() - begun, 1)}
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        emit(result)
+    else:
+        say(f"{nodes:,} nodes, {dead:.0%} dead, {hostile:.0%} hostile ({kind}), {paths} paths, seed {seed}")
+        say(f"  found                    {result['success']:.2%} of {lookups:,} lookups")
+        say(f"  exactly the nearest 20   {result['exact_k']:.2%}")
+        say(f"  hops                     {result['hops_mean']:.2f}, at most {result['hops_max']}")
+        say(f"  requests                 {result['messages_mean']:.1f}")
+        say(f"  virtual seconds          {result['lookup_seconds_mean']:.2f}")
+        say(f"  contacts in a table      {result['contacts_mean']:.0f}")
+    if not hostile and (result["success"] < 0.999 or result["exact_k"] < 0.99):
         sys.exit(NOT_SHOWN)
 
 

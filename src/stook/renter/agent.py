@@ -38,7 +38,7 @@ from stook.renter.ports import AgentStatus, Allotment, Dealing, Located, Order, 
 from stook.renter.recovery import recover_placements
 from stook.renter.repair_plan import RULES
 from stook.renter.repairer import CLIENT, Repairer, RepairSettings
-from stook.renter.roster import Roster
+from stook.renter.roster import Roster, Sample
 from stook.renter.slots import SlotPool
 from stook.shards.erasure import Codec
 from stook.shards.geometry import Policy
@@ -60,6 +60,9 @@ _FOR_EVER_MS = 2**62
 _ROUNDS_SHOWN = 10
 _RETRIEVE_BUDGET_FACTOR = 4
 """A grant to fetch allows a few resumes and overlapping ranges of one shard."""
+
+FEW_FARMERS = 3
+"""With fewer nothing can be coded, so a command waits for the overlay to name more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ class LocalAgent:
         codec: Codec,
         seeds: Sequence[Peer] = (),
         farmers: Sequence[Peer] = (),
+        sample: Sample | None = None,
         options: AgentOptions = AgentOptions(),
         on_error: Callable[[str, Exception], None] = _silent,
     ) -> None:
@@ -142,7 +146,7 @@ class LocalAgent:
             max_download_price_per_gib=options.max_download_price_per_gib,
         )
         self.book = FarmerBook(store, network, clock, offload)
-        self.roster = Roster(self.book, endpoint, clock, seeds, farmers)
+        self.roster = Roster(self.book, endpoint, clock, seeds, farmers, sample)
         self._desk = ClaimDesk(
             endpoint=endpoint,
             key=key,
@@ -206,7 +210,7 @@ class LocalAgent:
         )
         care = options.care
         self.chores: tuple[Chore, ...] = (
-            Chore("refresh", care.refresh_seconds, self.refresh, on_error),
+            Chore("refresh", care.refresh_seconds, self.look_around, on_error),
             Chore("cancel", care.cancel_seconds, self.caretaker.cancel_due, on_error),
             Chore("audit", options.audits.step_seconds, self.auditor.audit_due, on_error),
             Chore("repair", care.repair_seconds, self.repairer.repair_due, on_error),
@@ -234,6 +238,22 @@ class LocalAgent:
         await self.book.flush()
         await self.book.reload()
         return len(self.book)
+
+    async def discover(self) -> int:
+        """Look for farmers in the overlay, and write down what was learned; the number of farmers known."""
+        await self.roster.discover()
+        await self.book.flush()
+        return len(self.book)
+
+    async def discover_if_needed(self) -> None:
+        """The same, only when next to nobody is known: otherwise nobody should wait for it."""
+        if len(self.book.candidates()) < FEW_FARMERS:
+            await self.discover()
+
+    async def look_around(self) -> int:
+        """Ask seeds and farmers for news, then look for others in the overlay; the number of farmers known."""
+        await self.refresh()
+        return await self.discover()
 
     async def tidy(self) -> int:
         """Forget what has been over for long; how many segments went."""

@@ -21,7 +21,7 @@ from stook.codec import Record, decode, encode
 from stook.contracts.recovery import MAX_SEALED_BYTES, SignedRecoveryRecord, sign_record, verify_record
 from stook.errors import CorruptionError, MalformedError, MisbehaviourError
 from stook.identity.contact import Address
-from stook.identity.keys import SigningKey
+from stook.identity.keys import NodeKey
 from stook.ids import NetworkId, NodeId, NodeIdField, SegmentId, ShardRootField, U32Field, U63Field
 from stook.shards.cipher import RECORD_FORMAT, RecordContext, open_record, seal_record
 from stook.shards.derive import Purpose, derive_key
@@ -124,10 +124,10 @@ def _context(network: NetworkId, sequence: int) -> RecordContext:
     return RecordContext(RECORD_FORMAT, network, _BUCKET, b"", sequence)
 
 
-def _signing_key(recovery_root: bytes) -> SigningKey:
+def _signing_key(recovery_root: bytes) -> NodeKey:
     for attempt in range(256):
         try:
-            return SigningKey.from_secret(derive_key(recovery_root, Purpose.RECOVERY_SIGN, bytes([attempt])))
+            return NodeKey.from_secret(derive_key(recovery_root, Purpose.RECOVERY_SIGN, bytes([attempt])))
         except ValueError:  # one in 2^127 is no key
             continue
     raise ValueError("no key follows from this root")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from stook.clock import Clock
 from stook.codec import decode, encode
-from stook.contracts.announcement import SignedAnnouncement
+from stook.contracts.announcement import SignedAnnouncement, is_fresh
 from stook.contracts.messages import (
     MAX_ANNOUNCEMENTS,
     CapacityReply,
@@ -17,6 +17,7 @@ from stook.contracts.messages import (
     Method,
 )
 from stook.errors import PeerError, RefusedError
+from stook.identity.contact import SignedContact
 from stook.ids import NodeId
 from stook.renter.book import FarmerBook
 from stook.renter.tasks import Tasks
@@ -26,21 +27,32 @@ from stook.wire.endpoint import Endpoint, Peer
 _DEADLINE_SECONDS = 10.0
 _AT_ONCE = 32
 _STALE_MS = 10 * 60_000
+_SAMPLED = 64
+"""Contacts looked at in one round of `discover`."""
+Sample = Callable[[int], Awaitable[Sequence[SignedContact]]]
+"""Gives so many contacts from all over the network (`stook.overlay.ports.Overlay.sample`)."""
 _MAX_ASKED = 128
 """Farmers asked in one round, those with the oldest announcements first."""
 
 
 class Roster:
-    """Keeps the farmer book up to date from a static list and from seeds. The overlay will be one more source."""
+    """Keeps the farmer book up to date from a static list, from seeds, and from the overlay."""
 
     def __init__(
-        self, book: FarmerBook, endpoint: Endpoint, clock: Clock, seeds: Sequence[Peer], farmers: Sequence[Peer]
+        self,
+        book: FarmerBook,
+        endpoint: Endpoint,
+        clock: Clock,
+        seeds: Sequence[Peer],
+        farmers: Sequence[Peer],
+        sample: Sample | None = None,
     ) -> None:
         self._book = book
         self._endpoint = endpoint
         self._clock = clock
         self._seeds = tuple(seeds)
         self._farmers = tuple(farmers)
+        self._sample = sample
         self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def refresh(self) -> None:
@@ -53,6 +65,20 @@ class Roster:
         async with Tasks() as group:
             for node_id in self._stale():
                 group.create_task(self._ask_farmer(self._book.peer(node_id)))
+
+    async def discover(self) -> None:
+        """One round in the overlay: contacts from all over it that we do not know are asked what they offer.
+
+        Seeds see everybody or nobody, and may be gone; here every node is as good as any other.
+        """
+        if self._sample is None:
+            return
+        contacts = await self._sample(_SAMPLED)
+        async with Tasks() as group:
+            for contact in contacts:
+                known = self._book.announcement(contact.node_id)
+                if known is None or not is_fresh(known.announcement, self._clock.now_ms()):
+                    group.create_task(self._ask_farmer(Peer.of(contact)))
 
     def _stale(self) -> list[NodeId]:
         before = self._clock.now_ms() - _STALE_MS

@@ -34,7 +34,7 @@ from stook.wire.pace import Pace
 from stook.wire.pool import Pool
 from stook.wire.session import Session
 
-__all__ = ["Carrier", "Endpoint", "Exchange", "Handler", "Limits", "OnContact", "OnError", "Peer"]
+__all__ = ["Carrier", "Endpoint", "Exchange", "Handler", "Limits", "OnContact", "OnError", "Peer", "Reached"]
 
 PROBE = "PROBE"
 MAX_PING_BYTES = 64
@@ -43,8 +43,8 @@ Handler = Callable[[Exchange, bytes], Awaitable[None]]
 """Serves one method: gets the exchange and the request's payload. What it raises becomes a signed refusal."""
 OnError = Callable[[str, Exception], None]
 """Told of exceptions that are nobody's answer: the method's name and the exception."""
-OnContact = Callable[[SignedContact], None]
-"""Told of the verified contact that a peer brought in its hello."""
+OnContact = Callable[[SignedContact, "Reached | None"], None]
+"""Told of the verified contact that a peer brought in its hello, and how we reached it; None when it called us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,17 @@ class Peer:
     def of(cls, contact: SignedContact) -> Peer:
         """The peer that a contact describes."""
         return cls(contact.node_id, contact.contact.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Where a session that we opened leads."""
+
+    host: str
+    """As dialled: a name or a literal."""
+    port: int
+    remote_host: str
+    """As the network calls it: what the name stood for."""
 
 
 class Endpoint:
@@ -94,7 +105,8 @@ class Endpoint:
         self._carrier = carrier
         self._puzzle_nonce = puzzle_nonce
         self._on_error = on_error if on_error is not None else _report_to_loop
-        self._on_contact = on_contact
+        self.on_contact = on_contact
+        """May be set later, by whoever keeps contacts."""
         self._handlers: dict[str, Handler] = {PING: _serve_ping, PROBE: self._serve_probe}
         self._pool = Pool(limits, self._dial)
         self._listeners: list[Listener] = []
@@ -221,8 +233,9 @@ class Endpoint:
         """A peer's hello was good."""
         if opened.addressed:
             self._pool.opened(link)
-        if opened.contact is not None and self._on_contact is not None:
-            self._on_contact(opened.contact)
+        if opened.contact is not None and self.on_contact is not None:
+            dialled = link.dialled
+            self.on_contact(opened.contact, None if dialled is None else Reached(*dialled, link.remote[0]))
 
     def link_closed(self, link: Link) -> None:
         """A connection is gone."""
@@ -347,6 +360,7 @@ class Endpoint:
             if self._closing or not self._pool.has_room(incoming=False):
                 return None
             made.append(self._new_link(connection, Role.INITIATOR, expected))
+            made[0].dialled = (host, port)
             return made[0]
 
         try:

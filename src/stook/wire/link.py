@@ -75,6 +75,8 @@ class Link:
         self.download = owner.download
         self.peer_id = NodeId(b"")
         self.peer_key = PublicKey(b"")
+        self.dialled: tuple[str, int] | None = None
+        """The host and port that we called; None when the peer called us."""
         self.writable = True
         self.request_bytes = 0
         """Request payloads that handlers hold now."""

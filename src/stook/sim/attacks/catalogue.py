@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from stook.sim.attacks import goods, lies, names, owners
+from stook.sim.attacks import goods, lies, names, overlay, owners
 from stook.sim.attacks.outcome import Attack
 
-ATTACKS = MappingProxyType(
-    {attack.name: attack for attack in (*names.ATTACKS, *goods.ATTACKS, *owners.ATTACKS, *lies.ATTACKS)}
-)
+_ALL = (*names.ATTACKS, *overlay.ATTACKS, *goods.ATTACKS, *owners.ATTACKS, *lies.ATTACKS)
+ATTACKS = MappingProxyType({attack.name: attack for attack in _ALL})
 """In the order of the white paper, and then those that it does not have."""
 
 
