@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stook.storage.journal_records import (
     DAY_MS,
     HOUR_MS,
+    LAST_POINTS,
     MAX_CHAIN,
     MAX_COUNTER,
     MAX_EPOCH,
@@ -66,13 +67,15 @@ def test_points_thin_out_with_age() -> None:
     ages = sorted(now - dict(every_minute)[one] for one in kept)
     assert ages[0] == 0
     assert ages[-1] <= 7 * DAY_MS
-    assert 24 <= len([age for age in ages if age < DAY_MS]) <= 25
+    assert 24 <= len([age for age in ages if age < DAY_MS]) <= 25 + LAST_POINTS
+    assert ages[:LAST_POINTS] == [n * 60_000 for n in range(LAST_POINTS)]
     assert 6 <= len([age for age in ages if age >= DAY_MS]) <= 8
     assert all(b - a <= DAY_MS + HOUR_MS for a, b in pairwise(ages))
 
 
 def test_the_newest_point_is_kept_however_old() -> None:
     assert points_to_keep([(3, 0), (4, 1)], 10**15, DAY_MS) == {4}
+    assert points_to_keep([(n, n) for n in range(1, 30)], 10**6, 0) == {29}
     assert points_to_keep([(3, 5)], 10, 0) == {3}
 
 

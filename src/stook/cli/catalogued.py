@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SAVE_SECONDS = 30.0
 """How long a command that does not have to tries to save the catalog before it ends."""
 _AGO = re.compile(r"([0-9]{1,6})\s*(s|min|h|d)\s+ago\Z")
+_EXACT = re.compile(r"@([0-9]{1,15})\Z")
 _AGO_MS = {"s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 wait_option = click.option(
@@ -36,13 +37,17 @@ def moment(at_ms: int) -> str:
 
 
 def parse_moment(text: str, now_ms: int) -> int:
-    """Milliseconds from ``2026-11-26T08:30``, with or without a zone (local otherwise), or ``3 h ago``.
+    """Milliseconds from ``2026-11-26T08:30``, with or without a zone (local otherwise), ``3 h ago``, or ``@`` and what
+    programs read in `stook catalog snapshots --json`.
 
     Raises `UserError`.
     """
     ago = _AGO.match(text.strip())
     if ago is not None:
         return now_ms - int(ago[1]) * _AGO_MS[ago[2]]
+    exact = _EXACT.match(text.strip())
+    if exact is not None:
+        return int(exact[1])
     try:
         return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
     except (ValueError, OverflowError, OSError):

@@ -103,9 +103,7 @@ def put_command(home: Path, file: str, target: str | None, no_wait: bool, wait: 
             item = item_of(file, remote.name)
             before = await renter.agent.status()
             with TransferLine(f"Storing {shown(str(remote))}", upload=True, quiet=as_json) as line:
-                uploaded = await renter.client.put_many(
-                    remote.bucket, [item], on_progress=line, bytes_total=item.size_bytes, again=True
-                )
+                uploaded = await renter.client.put(remote.bucket, item, on_progress=line)
                 seconds = line.seconds
                 await settle(renter, before, wait=not no_wait)
             recoverable = await save_before_end(renter, wait)

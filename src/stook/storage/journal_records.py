@@ -204,6 +204,7 @@ class BlockReader:
 
 SMALL_ROWS = 64
 """A save of fewer rows costs as much as one of these, because shards have a smallest size."""
+LAST_POINTS = 8
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
@@ -224,14 +225,15 @@ def absorbed(sizes: Iterable[int], changed: int) -> int:
 
 
 def points_to_keep(points: Iterable[tuple[int, int]], now_ms: int, history_ms: int) -> frozenset[int]:
-    """Which of `points` (sequence, when) are kept: the newest; of the last day the newest of each hour; further back,
-    up to `history_ms`, the newest of each day.
+    """Which of `points` (sequence, when) are kept: the newest; and, up to `history_ms` back, the last few, of the last
+    day the newest of each hour, further back the newest of each day.
     """
     kept: dict[tuple[str, int], int] = {}
     newest = 0
-    for sequence, saved_ms in sorted(points):
+    for place, (sequence, saved_ms) in enumerate(sorted(points)):
         newest, age = sequence, now_ms - saved_ms
         if age > history_ms:
             continue
+        kept["last", place % LAST_POINTS] = sequence
         kept["hour" if age < DAY_MS else "day", saved_ms // (HOUR_MS if age < DAY_MS else DAY_MS)] = sequence
     return frozenset({newest, *kept.values()})
