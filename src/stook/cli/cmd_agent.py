@@ -98,6 +98,10 @@ def _tell(done: dict[str, int], *, as_json: bool) -> None:
         )
 
 
+def _not_saved(_chore: str, error: Exception) -> None:
+    warn(f"stook: the catalog could not be saved: {error}")
+
+
 async def _run_chores(agent: LocalAgent, *more: Chore) -> None:
     chores = [asyncio.create_task(chore.run()) for chore in (*agent.chores, *more)]
     try:
@@ -138,12 +142,12 @@ def run_command(home: Path, once: bool, now: bool, as_json: bool) -> None:
             try:
                 await saver.save_due()
             except StookError as error:
-                warn(f"stook: the catalog could not be saved: {error}")
+                _not_saved("save", error)
         if once:
             return
         if not as_json:
             warn("The agent goes on until it is interrupted.")
-        await _run_chores(agent, *([] if saver is None else [saver.chore(agent.on_error)]))
+        await _run_chores(agent, *([] if saver is None else [saver.chore(_not_saved)]))
 
     async def work() -> None:
         if holds_owner(home, passphrase):

@@ -135,7 +135,7 @@ class LocalAgent:
         self._entropy = entropy
         self._offload = offload
         self._options = options
-        self.on_error = on_error
+        self._on_error = on_error
         self.rules = DraftRules(
             network=network,
             renter_key=key.public_key,
@@ -230,7 +230,7 @@ class LocalAgent:
         try:
             await self.book.flush()
         except EnvironmentFault as error:
-            self.on_error("farewell", error)
+            self._on_error("farewell", error)
 
     async def refresh(self) -> int:
         """Ask seeds and farmers for news, and write down what was learned; the number of farmers known."""
