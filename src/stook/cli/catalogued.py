@@ -89,6 +89,7 @@ async def save_before_end(renter: Renter, wait: str | None) -> bool:
         return False
     if wait == "recoverable":
         await saver.recoverable()
+        await renter.client.drain()
         return True
     state = await saver.state()
     unsaved = await saver.unsaved(0)
@@ -99,6 +100,7 @@ async def save_before_end(renter: Renter, wait: str | None) -> bool:
     try:
         async with asyncio.timeout(SAVE_SECONDS):
             await saver.recoverable()
+            await renter.client.drain()
     except (StookError, TimeoutError) as error:
         why = str(error) or f"not done in {SAVE_SECONDS:.0f} s"
         level = "stook: ALARM: " if isinstance(error, ConflictError) else "stook: "

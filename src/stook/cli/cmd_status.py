@@ -128,6 +128,7 @@ async def _saved(renter: Renter) -> dict[str, Any]:
             "unsaved_objects": unsaved.objects,
             "unsaved_bytes": unsaved.size_bytes,
             "unsaved_names": [f"{bucket}/{name}" for bucket, name in unsaved.names],
+            "segments": len(await saver.segments()),
             "recoverable": not unsaved.pressing and bool(state.saved_ms),
         }
     }

@@ -17,7 +17,7 @@ from stook.codec import encode
 from stook.contracts.recovery import SignedRecoveryRecord
 from stook.errors import BugError, ConflictError, NotEnoughError
 from stook.hashing import Tag, tagged_hash
-from stook.ids import NetworkId, PublicKey
+from stook.ids import NetworkId, PublicKey, SegmentId
 from stook.renter.journal_seal import (
     CONTENT_VERSION,
     NONCE_BYTES,
@@ -138,6 +138,10 @@ class Saver:
     async def unsaved(self, limit: int = NAMES_SHOWN) -> Unsaved:
         """What is durable and not recoverable yet."""
         return await self._offload(lambda: self._journal.unsaved(limit))
+
+    async def segments(self) -> frozenset[SegmentId]:
+        """Every segment that saves use, or used and did not give back yet."""
+        return await self._offload(self._journal.segments)
 
     async def points(self) -> tuple[Point, ...]:
         """Moments that can be gone back to, oldest first."""
