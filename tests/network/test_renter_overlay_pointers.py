@@ -1,4 +1,4 @@
-"""Recovery records in the overlay: under a key that follows from the phrase, and nobody's word counts but the owner's."""
+"""Recovery records in the overlay: under a key that follows from the phrase, and only the owner's word counts."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ async def _saved(renter: Renter) -> dict[str, Any]:
     if saver is None:
         return {}
     state, unsaved = await saver.state(), await saver.unsaved(NAMES_SHOWN)
-    return {
+    return ({"ok": False} if state.alarm else {}) | {
         "catalog": {
             "saved_ms": state.saved_ms,
             "epoch": state.epoch,
