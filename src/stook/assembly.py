@@ -5,13 +5,14 @@ The system's clock, dice and threads are made here, so that no other module reac
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from stook.contracts.verdict import Verdict
 from stook.errors import (
     BugError,
     ConfigError,
+    ConflictError,
     CorruptionError,
     EnvironmentFault,
     MalformedError,
@@ -49,7 +51,7 @@ from stook.identity.keys import NodeKey, node_id_of, phrase_entropy
 from stook.identity.keystore import OWNER_SECRETS_VERSION, OwnerSecrets, load_secrets, save_secrets
 from stook.identity.membership import MAX_MEMBERSHIP_BYTES, Gate, SignedMembership
 from stook.identity.pow import solve_puzzle
-from stook.ids import NetworkId, NodeId, PublicKey
+from stook.ids import NetworkId, NodeId, PublicKey, SegmentId
 from stook.overlay.contact_book import BookLimits, ContactBook
 from stook.overlay.joining import MAX_SEEDS_TOLD, InviteDesk, JoinMethod
 from stook.overlay.memory import BlobMemory
@@ -64,10 +66,18 @@ from stook.payments.settlement import Settlement as SettlementPort
 from stook.renter.agent import AgentOptions, LocalAgent
 from stook.renter.audit_rules import AuditRules
 from stook.renter.client import Client
+from stook.renter.fetch import Fetcher
+from stook.renter.journal_seal import JournalKeys
 from stook.renter.market import MarketOptions
+from stook.renter.overlay_pointers import OverlayPointers
 from stook.renter.paymaster import PayRules
 from stook.renter.planner import Spread
+from stook.renter.pointers import AllPointers, FarmerPointers, RecoveryPointers
+from stook.renter.recover import Recovered, Recovery, Wanted, unnamed_segments
 from stook.renter.repairer import RepairSettings
+from stook.renter.restorer import OnRows, Restorer
+from stook.renter.saver import RecordMaker, SaverRules
+from stook.renter.undo import Undone
 from stook.shards.erasure import Codec, load_codec
 from stook.shards.geometry import Policy
 from stook.storage import fsck
@@ -77,8 +87,12 @@ from stook.storage.books import SqliteBooks
 from stook.storage.catalog import SqlCatalog
 from stook.storage.contract_store import SqliteContractStore, set_aside
 from stook.storage.database import copy_database
+from stook.storage.durable import sync_directory
 from stook.storage.invite_store import InviteStore
+from stook.storage.journal_load import CatalogLoader, differences, remove_database
+from stook.storage.journal_records import MAX_SETTINGS_CHARS, Point
 from stook.storage.presence import FilePresence
+from stook.storage.record_shelf import SqliteRecordShelf
 from stook.storage.shard_store import FileShardStore
 from stook.threads import ThreadOffload
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
@@ -88,10 +102,14 @@ from stook.wire.tcp import TcpCarrier
 
 KEY_FILE = "keys.stook"
 CONTRACTS_FILE = "contracts.db"
+RECORDS_FILE = "records.db"
 AGENT_FILE = "agent.db"
 CATALOG_FILE = "catalog.db"
 BOOKS_FILE = "books.db"
 UPLOADS_LOCK_FILE = "uploads.lock"
+SAVES_LOCK_FILE = "saves.lock"
+RECOVERING = "recovering"
+"""Directory in a home that is being recovered; it is gone when the home is whole."""
 OVERLAY_FOLDER = "overlay"
 MEMBERSHIP_FILE = "membership.stook"
 INVITES_FOLDER = "invites"
@@ -418,6 +436,7 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
         if contracts.is_new:
             # A lost index beside shards: the shard files carry their contracts.
             await offload(lambda: fsck.rebuild(shards, contracts))
+        records = stack.enter_context(SqliteRecordShelf(home / RECORDS_FILE))
         limits = _limits(settings.node, settings.farm.upload_limit, settings.farm.download_limit)
         endpoint = make_endpoint(key, settings.node, limits, clock, gate=gate_of(home, settings.node))
         stack.push_async_callback(endpoint.close)
@@ -444,6 +463,7 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
             neighbourhood=overlay,
             books=stack.enter_context(open_books(home)),
             settlement=settlement_of(settings, key),
+            records=records,
         )
         if overlay is not None:
             overlay.add_source(own_records(key, endpoint, farmer.announcement, clock, offload))
@@ -663,7 +683,7 @@ def _agent_options(settings: Settings) -> AgentOptions:
 @asynccontextmanager
 async def _agent_parts(
     home: Path, settings: Settings, key: NodeKey, mask_root: bytes
-) -> AsyncIterator[tuple[LocalAgent, Endpoint, ThreadOffload, Codec]]:
+) -> AsyncIterator[tuple[LocalAgent, Endpoint, ThreadOffload, Codec, OverlayNode | None]]:
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         offload = ThreadOffload(3, "stook-work")
@@ -714,7 +734,7 @@ async def _agent_parts(
         )
         await agent.open()
         stack.push_async_callback(agent.aclose)
-        yield agent, endpoint, offload, codec
+        yield agent, endpoint, offload, codec, overlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -739,7 +759,7 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
     key = tree.node_key()
     async with AsyncExitStack() as stack:
         parts = _agent_parts(home, settings, key, tree.mask_root())
-        agent, endpoint, offload, codec = await stack.enter_async_context(parts)
+        agent, endpoint, offload, codec, overlay = await stack.enter_async_context(parts)
         catalog = await offload(lambda: SqlCatalog.open(home / CATALOG_FILE))
         stack.callback(catalog.close)
         client = Client(
@@ -757,10 +777,53 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
             presence=FilePresence(home / UPLOADS_LOCK_FILE),
         )
         stack.push_async_callback(client.aclose)
+        keys = JournalKeys(tree.recovery_root())
+        client.save_with(
+            journal=catalog.journal,
+            keys=keys,
+            pointers=_pointers(agent, endpoint, overlay, keys, settings.node, offload),
+            rules=saver_rules(settings),
+            presence=FilePresence(home / SAVES_LOCK_FILE),
+        )
         if refresh:
             await agent.refresh()
             await agent.discover_if_needed()
         yield Renter(client, agent, settings, key)
+
+
+def _pointers(
+    agent: LocalAgent,
+    endpoint: Endpoint,
+    overlay: OverlayNode | None,
+    keys: JournalKeys,
+    node: NodeSettings,
+    offload: ThreadOffload,
+) -> RecoveryPointers:
+    """Recovery records are left with the farmers that hold contracts of ours, and in the overlay where there is one."""
+    farmers = FarmerPointers(endpoint, agent.holders, lambda: [agent.book.peer(each) for each in agent.book.farmers()])
+    if overlay is None:
+        return farmers
+    network = NetworkId(node.network)
+    return AllPointers(
+        farmers, OverlayPointers(overlay, keys.record_key, network, SystemClock(), offload, node.puzzle_bits)
+    )
+
+
+def saver_rules(settings: Settings) -> SaverRules:
+    """How the catalog is saved. What the renter is set to goes along."""
+    rent = settings.rent
+    return SaverRules(
+        lag_seconds=config.parse_duration_ms(rent.catalog_lag) / 1000,
+        history_ms=config.parse_duration_ms(rent.catalog_history),
+        settings=config.render_settings({"node": settings.node, "rent": rent, "pay": settings.pay})[
+            :MAX_SETTINGS_CHARS
+        ],
+    )
+
+
+def holds_owner(home: Path, passphrase: str | None) -> bool:
+    """Whether the home holds the owner's secrets, not an agent's credential alone."""
+    return isinstance(load_secrets(home / KEY_FILE, passphrase=passphrase), OwnerSecrets)
 
 
 def load_agent_keys(home: Path, passphrase: str | None) -> tuple[NodeKey, bytes]:
@@ -785,7 +848,7 @@ async def open_agent(
     if market:
         settings = msgspec.structs.replace(settings, rent=msgspec.structs.replace(settings.rent, market=True))
     key, mask_root = load_agent_keys(home, passphrase)
-    async with _agent_parts(home, settings, key, mask_root) as (agent, _endpoint, _offload, _codec):
+    async with _agent_parts(home, settings, key, mask_root) as (agent, *_):
         if refresh:
             await agent.refresh()
             await agent.discover_if_needed()
@@ -806,3 +869,196 @@ def export_agent(home: Path, target: Path, *, passphrase: str | None, new_passph
     config.write_settings(target, {"node": settings.node, "rent": settings.rent, "pay": settings.pay})
     if (home / AGENT_FILE).exists():
         copy_database(home / AGENT_FILE, target / AGENT_FILE)
+
+
+# --------------------------------------------------------------------------------------------------------- recovery
+
+
+def restorer_of(
+    agent: LocalAgent, endpoint: Endpoint, key: NodeKey, network: str, offload: ThreadOffload, codec: Codec, root: bytes
+) -> Restorer:
+    """What fetches saved catalogs; `root` is the recovery root."""
+    return Restorer(
+        agent=agent,
+        fetcher=Fetcher(agent=agent, endpoint=endpoint, clock=SystemClock(), offload=offload),
+        node_key=key.public_key,
+        network=NetworkId(network),
+        slots=agent.slots,
+        codec=codec,
+        keys=JournalKeys(root),
+        offload=offload,
+    )
+
+
+async def recover_home(
+    home: Path,
+    node: NodeSettings,
+    phrase: str,
+    *,
+    passphrase: str | None = None,
+    wanted: Wanted,
+    on_rows: OnRows = lambda done, total: None,
+) -> Recovered:
+    """Make `home` again from the 24 words and the seeds in `node`. A kill at any moment leaves what can be run again.
+
+    Raises `PhraseError`, `ConfigError` when the home holds a node, `ConflictError` when it holds databases, and as
+    `Recovery.run`.
+    """
+    entropy = phrase_entropy(phrase)
+    config.settings_to_write(home, {"node": node})
+    half = home / RECOVERING
+    ours = [home / name for name in (KEY_FILE, AGENT_FILE, CATALOG_FILE)]
+    if not half.exists() and (there := [path for path in ours if path.exists()]):
+        raise ConflictError(f"{there[0]} is there already: recover into a home that is empty, or move it away")
+    secrets = OwnerSecrets(OWNER_SECRETS_VERSION, NetworkId(node.network), entropy, "")
+    tree = secrets.tree()
+    key = tree.node_key()
+    settings = Settings(node=with_puzzle(node, key))
+    _clear(half, *ours)
+    half.mkdir(parents=True, mode=0o700)
+    keys = JournalKeys(tree.recovery_root())
+    clock, network = SystemClock(), NetworkId(node.network)
+    async with _agent_parts(half, settings, key, tree.mask_root()) as parts:
+        agent, endpoint, offload, codec, overlay = parts
+        pointers = _pointers(agent, endpoint, overlay, keys, settings.node, offload)
+        recovery = Recovery(
+            agent=agent,
+            restorer=restorer_of(agent, endpoint, key, node.network, offload, codec, tree.recovery_root()),
+            pointers=pointers,
+            keys=keys,
+            maker=RecordMaker(agent, pointers, keys, network, key.public_key, clock, system_entropy, offload),
+            network=network,
+            clock=clock,
+            entropy=system_entropy,
+            offload=offload,
+        )
+        came = await recovery.run(half / CATALOG_FILE, wanted, on_rows)
+    for name in (AGENT_FILE, CATALOG_FILE):
+        (half / name).replace(home / name)
+    sync_directory(home)
+    _make_home(home, secrets, _saved_settings(came.settings, settings), passphrase)
+    _clear(half)
+    return came
+
+
+def _clear(half: Path, *leftovers: Path) -> None:
+    """Remove what an interrupted recovery left."""
+    for path in leftovers:
+        remove_database(path)
+    shutil.rmtree(half, ignore_errors=True)
+
+
+def _saved_settings(text: str, now: Settings) -> dict[str, msgspec.Struct]:
+    """The settings that were saved, with the seeds of today before the old ones; today's when they make no sense."""
+    try:
+        saved = config.parse_settings(text, "the saved settings")
+    except ConfigError:
+        return {"node": now.node, "rent": now.rent, "pay": now.pay}
+    seeds = tuple(dict.fromkeys((*now.node.seeds, *saved.node.seeds)))
+    node = msgspec.structs.replace(saved.node, network=now.node.network, seeds=seeds)
+    return {"node": node, "rent": saved.rent, "pay": saved.pay}
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What came of fetching everything that is saved of a catalog."""
+
+    saved_ms: int
+    saves: int
+    rows: int
+    size_bytes: int
+    differences: tuple[str, ...]
+    """Rows that are not saved as they are; what changed since the last save is not counted."""
+    unnamed: tuple[SegmentId, ...]
+    """Segments at farmers that the catalog does not name."""
+
+
+class CatalogTools:
+    """What `stook catalog` does, over a renter that is open."""
+
+    def __init__(self, home: Path, renter: Renter, restorer: Restorer, catalog: SqlCatalog, keys: JournalKeys) -> None:
+        self.renter = renter
+        self.catalog = catalog
+        self._home = home
+        self._restorer = restorer
+        self._keys = keys
+
+    async def fetch(self, point: Point, target: Path, on_rows: OnRows = lambda done, total: None) -> tuple[Path, int]:
+        """The catalog as it was at a moment, in a new file, and the rows read. Raises as `Restorer.load`."""
+        saves = {each.sequence: each for each in await asyncio.to_thread(self.catalog.journal.saves)}
+        chain = [saves[each] for each in point.chain]
+        opened = await self._restorer.open_head(chain[-1].head.segment_id, chain[-1].sequence)
+        loader = await asyncio.to_thread(CatalogLoader, target, opened.manifest.schema)
+        try:
+            await self._restorer.load(chain, loader, on_rows)
+            await asyncio.to_thread(loader.check)
+            await asyncio.to_thread(loader.publish)
+            return target, loader.rows
+        finally:
+            loader.close()
+
+    async def points(self) -> list[Point]:
+        """Moments that can be gone back to, oldest first."""
+        return await asyncio.to_thread(self.catalog.journal.points)
+
+    async def verify(self, on_rows: OnRows = lambda done, total: None) -> Verified:
+        """Fetch all that is saved and compare it, row by row, with the catalog here. Raises `NotFoundError`."""
+        points = await self.points()
+        if not points:
+            raise NotFoundError("nothing of this catalog is saved yet: `stook catalog save`")
+        point = points[-1]
+        saves = [each for each in self.catalog.journal.saves() if each.sequence in point.chain]
+        target = self._home / "catalog.verify"
+        remove_database(target)
+        try:
+            _, rows = await self.fetch(point, target, on_rows)
+            # The saved file may be of an older schema; opening it brings it to today's.
+            await asyncio.to_thread(lambda: SqlCatalog.open(target).close())
+            found = await asyncio.to_thread(differences, self._home / CATALOG_FILE, target)
+        finally:
+            remove_database(target)
+        return Verified(
+            saved_ms=point.saved_ms,
+            saves=len(saves),
+            rows=rows,
+            size_bytes=sum(each.size_bytes for each in saves),
+            differences=tuple(found),
+            unnamed=tuple(await self.unnamed()),
+        )
+
+    async def go_back(self, point: Point, *, exactly: bool, on_rows: OnRows = lambda done, total: None) -> Undone:
+        """Bring back what the catalog named at a moment. Raises as `fetch` and `Client.bring_back`."""
+        target = self._home / "catalog.then"
+        remove_database(target)
+        try:
+            await self.fetch(point, target, on_rows)
+            old = await asyncio.to_thread(SqlCatalog.open, target)
+            try:
+                return await self.renter.client.bring_back(old, exactly=exactly)
+            finally:
+                old.close()
+        finally:
+            remove_database(target)
+
+    async def give_up(self, unnamed: Sequence[SegmentId]) -> None:
+        """Let farmers erase segments that nothing names."""
+        await self.renter.agent.release(unnamed)
+
+    async def unnamed(self) -> list[SegmentId]:
+        """Segments at farmers that the catalog does not name."""
+        pages = unnamed_segments(self.renter.agent.all_segments(1000), self.catalog, self._keys, asyncio.to_thread)
+        return [each async for page in pages for each in page]
+
+
+@asynccontextmanager
+async def open_catalog_tools(home: Path, *, passphrase: str | None = None) -> AsyncIterator[CatalogTools]:
+    """The renter in `home` with its catalog, for `stook catalog`. Raises as `open_renter`."""
+    tree = load_owner(home, passphrase).tree()
+    async with open_renter(home, passphrase=passphrase) as renter, AsyncExitStack() as stack:
+        catalog = await asyncio.to_thread(lambda: SqlCatalog.open(home / CATALOG_FILE))
+        stack.callback(catalog.close)
+        offload = ThreadOffload(2, "stook-catalog")
+        stack.callback(offload.close)
+        network, root = renter.settings.node.network, tree.recovery_root()
+        restorer = restorer_of(renter.agent, renter.agent.endpoint, renter.key, network, offload, load_codec(), root)
+        yield CatalogTools(home, renter, restorer, catalog, JournalKeys(root))

@@ -137,6 +137,10 @@ class RentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """What restore drills may fetch in a day; above 0."""
     market: bool = False
     """Publish drafts on the open market and hear offers; `listen` and `advertise` say where."""
+    catalog_lag: Text = "5 s"
+    """How long a change of the catalog waits for others before it is saved, where a process stays to save it."""
+    catalog_history: Text = "7 d"
+    """How far back `stook catalog restore` can go."""
 
 
 class PaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -221,6 +225,11 @@ def _parse(path: Path, text: str, role: str = "") -> Settings:
     return settings
 
 
+def parse_settings(text: str, source: str) -> Settings:
+    """The settings in a text that came from `source`. Raises `ConfigError`."""
+    return _parse(Path(source), text)
+
+
 def _check_quantities(path: Path, settings: Settings) -> None:
     farm, rent, node = settings.farm, settings.rent, settings.node
     try:
@@ -239,6 +248,8 @@ def _check_quantities(path: Path, settings: Settings) -> None:
             farm.scrub_interval,
             rent.contract_duration,
             rent.repair_patience,
+            rent.catalog_lag,
+            rent.catalog_history,
         ):
             parse_duration_ms(duration)
         for address in (node.listen, *node.advertise):

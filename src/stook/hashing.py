@@ -63,6 +63,7 @@ class Tag(enum.Enum):
     BANDWIDTH_ORDER = "bandwidth-order"
     PAY_BATCH = "pay-batch"
     PAY_AGREEMENT = "pay-agreement"
+    RECOVERY_RECORD = "recovery-record"
 
     @property
     def key(self) -> bytes:

@@ -14,6 +14,7 @@ from stook.contracts import announcement, contract, grant, messages, negotiation
 from stook.contracts.lifecycle import STEPS, ContractState, Event
 from stook.contracts.messages import Method
 from stook.contracts.move import MoveMethod
+from stook.contracts.recovery import RecoveryMethod
 from stook.errors import ReasonCode
 from stook.overlay.messages import OverlayMethod
 from stook.wire.endpoint import PING, PROBE
@@ -104,6 +105,7 @@ def test_every_code_named_exists(page: str) -> None:
         - set(AuditMethod)
         - set(MoveMethod)
         - set(OverlayMethod)
+        - set(RecoveryMethod)
     )
     assert words <= set(ReasonCode.__members__)
 

@@ -84,13 +84,13 @@ def placements(home: Path, network: LocalNetwork) -> list[Placement]:
 
 
 def known_segments(home: Path) -> tuple[frozenset[SegmentId], frozenset[SegmentId]]:
-    """The segments that the agent keeps, and those among them that the catalog knows."""
+    """The segments that the agent keeps, and those among them that the catalog knows, its own saves included."""
     store, catalog = SqlAgentStore.open(home / AGENT_FILE), SqlCatalog.open(home / CATALOG_FILE)
     try:
         kept: list[SegmentId] = []
         while page := store.segment_ids(2**62, kept[-1] if kept else b"", 1000):
             kept += page
-        return frozenset(kept), catalog.known_segments(kept)
+        return frozenset(kept), catalog.known_segments(kept) | (catalog.journal.segments() & frozenset(kept))
     finally:
         store.close()
         catalog.close()

@@ -90,11 +90,12 @@ def test_an_object_is_as_healthy_as_its_worst_segment() -> None:
 
 
 def test_fullness_in_words() -> None:
-    def told(*stored: int, n: int = 5) -> str:
+    def told(*stored: int, n: int = 5, size: int = 0) -> str:
         segments = tuple(SegmentStat(b"", 1, 1, n, count) for count in stored)
-        return fullness(SimpleNamespace(segments=segments))  # type: ignore[arg-type]
+        return fullness(SimpleNamespace(segments=segments, size_bytes=size))  # type: ignore[arg-type]
 
     assert "empty" in told()
+    assert "kept in the catalog itself" in told(size=5)
     assert told(1, n=1) == "the one segment has its one shard"
     assert told(5, 5) == "each of its 2 segments has all 5 shards"
     assert told(5, 4, 3) == "1 of 3 segments have all 5 shards; `stook agent run` fills the rest"

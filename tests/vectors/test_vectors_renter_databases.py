@@ -145,8 +145,8 @@ STEP = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "catalog_0003"
-down_revision = "catalog_0002"
+revision = "catalog_9999"
+down_revision = "{head}"
 
 
 def upgrade():
@@ -159,8 +159,8 @@ def upgrade():
 
 def next_schema(folder: Path, extra: str = "") -> Schema:
     folder.mkdir()
-    (folder / "catalog_0003_colour.py").write_text(STEP.format(extra=extra))
-    return replace(CATALOG_SCHEMA, head="catalog_0003", steps=(folder,))
+    (folder / "catalog_9999_colour.py").write_text(STEP.format(extra=extra, head=CATALOG_SCHEMA.head))
+    return replace(CATALOG_SCHEMA, head="catalog_9999", steps=(folder,))
 
 
 def test_a_step_rebuilds_a_table_and_loses_no_row(tmp_path: Path) -> None:

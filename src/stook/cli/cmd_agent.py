@@ -15,10 +15,12 @@ import click
 from stook.cli.output import emit, plural, say, warn
 from stook.cli.renting import home_passphrase
 from stook.cli.run import json_option, new_passphrase, pass_home, run, until_stopped
-from stook.errors import ConflictError, EnvironmentFault
+from stook.errors import ConflictError, EnvironmentFault, StookError
 
 if TYPE_CHECKING:
+    from stook.chore import Chore
     from stook.renter.agent import LocalAgent
+    from stook.renter.saver import Saver
 
 LOCK_FILE = "agent.lock"
 
@@ -96,8 +98,12 @@ def _tell(done: dict[str, int], *, as_json: bool) -> None:
         )
 
 
-async def _run_chores(agent: LocalAgent) -> None:
-    chores = [asyncio.create_task(chore.run()) for chore in agent.chores]
+def _not_saved(_chore: str, error: Exception) -> None:
+    warn(f"stook: the catalog could not be saved: {error}")
+
+
+async def _run_chores(agent: LocalAgent, *more: Chore) -> None:
+    chores = [asyncio.create_task(chore.run()) for chore in (*agent.chores, *more)]
     try:
         await until_stopped()
     finally:
@@ -122,21 +128,34 @@ def run_command(home: Path, once: bool, now: bool, as_json: bool) -> None:
     up are erased; segments below r proved shards are repaired up to n, the ones nearest to loss first, and new ones
     filled; contracts that end within two weeks are renewed. Then each of these again and again: erasing every 30
     seconds, audits and repair every minute, news every five, renewing every hour. Commands may be used in the same home
-    meanwhile; a second agent is refused.
+    meanwhile; a second agent is refused. Where the home holds the 24 words, not an exported credential, what changed in
+    the catalog is saved as well, a few seconds after it did.
     """
-    from stook.assembly import open_agent
+    from stook.assembly import holds_owner, open_agent, open_renter
 
     passphrase = home_passphrase(home)
 
+    async def look_after(agent: LocalAgent, saver: Saver | None) -> None:
+        await agent.repairer.resume()
+        _tell(await one_round(agent, now=now), as_json=as_json)
+        if saver is not None:
+            try:
+                await saver.save_due()
+            except StookError as error:
+                _not_saved("save", error)
+        if once:
+            return
+        if not as_json:
+            warn("The agent goes on until it is interrupted.")
+        await _run_chores(agent, *([] if saver is None else [saver.chore(_not_saved)]))
+
     async def work() -> None:
-        async with open_agent(home, passphrase=passphrase) as agent:
-            await agent.repairer.resume()
-            _tell(await one_round(agent, now=now), as_json=as_json)
-            if once:
-                return
-            if not as_json:
-                warn("The agent goes on until it is interrupted.")
-            await _run_chores(agent)
+        if holds_owner(home, passphrase):
+            async with open_renter(home, passphrase=passphrase) as renter:
+                await look_after(renter.agent, renter.client.saver)
+        else:
+            async with open_agent(home, passphrase=passphrase) as agent:
+                await look_after(agent, None)
 
     with only_agent(home):
         run(work())

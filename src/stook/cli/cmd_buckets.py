@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from stook.cli.catalogued import save_before_end
 from stook.cli.output import emit, human_size, plural, say
 from stook.cli.remote import SCHEME
 from stook.cli.renting import erase, open_home
@@ -31,6 +32,7 @@ def mb_command(home: Path, buckets: tuple[str, ...], as_json: bool) -> None:
         async with open_home(home, refresh=False) as renter:
             for bucket in buckets:
                 await renter.client.make_bucket(bucket_name(bucket))
+            await save_before_end(renter, None)
 
     run(work())
     if as_json:
@@ -60,7 +62,9 @@ def rb_command(home: Path, bucket: str, force: bool, as_json: bool) -> None:
                 while page := (await renter.client.list_objects(name, limit=_PAGE)).objects:
                     await renter.client.remove(name, [summary.name for summary in page])
             await renter.client.remove_bucket(name)
-            return removed, await erase(renter.agent) if removed else 0
+            waiting = await erase(renter.agent) if removed else 0
+            await save_before_end(renter, None)
+            return removed, waiting
 
     removed, waiting = run(work())
     if as_json:

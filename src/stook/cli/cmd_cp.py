@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stook.cli.catalogued import save_before_end, wait_option
 from stook.cli.copied import Copied
 from stook.cli.local_tree import LocalFile, Passed, shown, single_file, unsafe, walk
 from stook.cli.output import emit, human_duration, human_rate, human_size, on_terminal, plural, say, warn
@@ -63,7 +64,17 @@ def refuse_to_delete_in(root: Path) -> None:
         raise UserError(f"--delete in {whole} would remove every other file in it; copy to a directory of its own")
 
 
-async def _up(home: Path, source: str, target: str, *, recursive: bool, delete: bool, wait: bool, quiet: bool) -> int:
+async def _up(
+    home: Path,
+    source: str,
+    target: str,
+    *,
+    recursive: bool,
+    delete: bool,
+    wait: bool,
+    until: str | None,
+    quiet: bool,
+) -> int:
     from stook.cli.copy_up import copy_up
 
     files, remote = what_to_store(Path(source), RemoteName.parse(target), recursive=recursive)
@@ -76,6 +87,7 @@ async def _up(home: Path, source: str, target: str, *, recursive: bool, delete: 
             copied = await copy_up(renter.client, files, remote, delete=delete, on_progress=line, total=total)
             seconds = line.seconds
             settled = await settle(renter, before, wait=wait)
+        await save_before_end(renter, until)
         return _report(copied, seconds, "Stored", as_json=quiet, settled=settled)
 
 
@@ -157,10 +169,19 @@ def _report_failures(copied: Copied) -> None:
 @click.option("-r", "--recursive", is_flag=True, help="A whole directory, or a whole folder of a bucket.")
 @click.option("--delete", is_flag=True, help="With -r: remove from DST what SRC does not have. There is no way back.")
 @click.option("--no-wait", is_flag=True, help="Upwards: return when all is durable, not when each segment is full.")
+@wait_option
 @json_option
 @pass_home
 def cp_command(
-    home: Path, /, source: str, target: str, recursive: bool, delete: bool, no_wait: bool, as_json: bool
+    home: Path,
+    /,
+    source: str,
+    target: str,
+    recursive: bool,
+    delete: bool,
+    no_wait: bool,
+    wait: str | None,
+    as_json: bool,
 ) -> None:
     """Copy files into a bucket, or back. Exactly one of SRC and DST is stook:BUCKET/NAME.
 
@@ -188,7 +209,8 @@ def cp_command(
     if not to_bucket and not from_bucket:
         raise UserError(f"neither is in a bucket: write {SCHEME}BUCKET/NAME for the one that is")
     if to_bucket:
-        code = run(_up(home, source, target, recursive=recursive, delete=delete, wait=not no_wait, quiet=as_json))
+        up = _up(home, source, target, recursive=recursive, delete=delete, wait=not no_wait, until=wait, quiet=as_json)
+        code = run(up)
     else:
         code = run(_down(home, source, target, recursive=recursive, delete=delete, quiet=as_json))
     if code:

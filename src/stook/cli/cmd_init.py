@@ -72,13 +72,13 @@ def init_command(
     """Make a renter in the home directory.
 
     That is where keys and settings are then (see `stook --home`). Prints 24 words, once. They are the identity:
-    whoever has them has everything, and without them and the home directory nothing can be brought back. Today they
-    bring back keys and contracts, not yet file names: keep a copy of catalog.db, which is in the home directory, too.
+    whoever has them has everything, and without them and the home directory nothing can be brought back. With them
+    and one live farmer `stook recover` brings all of it back on another machine.
 
     \b
     stook init --seed stook://farm.example.org:7071/0123…    a first farmer, who knows others
-    stook init --words < words.txt                           the same identity on another machine;
-                                                             then `stook agent sync` and your copy of catalog.db
+    stook init --words < words.txt                           the same identity with an empty catalog, or your own
+                                                             copy of catalog.db; `stook recover` fetches the saved one
     """
     from stook.assembly import KEY_FILE, create_renter_home
     from stook.identity.keystore import inspect_key_file
@@ -95,6 +95,7 @@ def init_command(
     if from_words:
         say(f"Your identity lives in {home} now.")
         say("`stook agent sync` asks farmers which shards are yours; put your copy of catalog.db there for the names.")
+        say("Without one, remove this directory and run `stook recover`: it fetches the catalog as it was saved.")
     else:
         say(f"You are a renter of network {network} now; everything about you is in {home}.")
         say("These are your 24 words. WRITE THEM DOWN NOW, on paper: they are never shown again, whoever reads them")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stook.cli.catalogued import save_before_end, wait_option
 from stook.cli.local_tree import MODE_BITS, shown, single_file
 from stook.cli.output import emit, human_duration, human_rate, human_size, say
 from stook.cli.pipes import PipeSource
@@ -62,6 +63,8 @@ def fullness(stat: ObjectStat) -> str:
     """How many of an object's segments have all their shards, in words."""
     total, full = len(stat.segments), sum(segment.stored >= segment.n for segment in stat.segments)
     if not total:
+        if stat.size_bytes:
+            return "it is so small that it is kept in the catalog itself"
         return "it is empty, so there is nothing to keep at farmers"
     n = max(segment.n for segment in stat.segments)
     if full == total:
@@ -74,15 +77,18 @@ def fullness(stat: ObjectStat) -> str:
 @click.argument("file", metavar="FILE|-")
 @click.argument("target", metavar="[BUCKET/NAME]", required=False)
 @click.option("--no-wait", is_flag=True, help="Return when it is durable, not when every segment has all its shards.")
+@wait_option
 @json_option
 @pass_home
-def put_command(home: Path, file: str, target: str | None, no_wait: bool, as_json: bool) -> None:
+def put_command(home: Path, file: str, target: str | None, no_wait: bool, wait: str | None, as_json: bool) -> None:
     """Store one file, or standard input.
 
     - is standard input, of any length. What was stored under the name before is replaced, at once and only when the
     new content is durable: when enough farmers have signed that they hold a shard of each segment. Then the command
     waits up to two minutes for the shards beyond. Interrupted, nothing is visible; running it again sends what is
     missing.
+
+    Then the catalog is saved, so that the 24 words alone bring the object back (`stook recover`).
 
     BUCKET alone, or a name that ends in '/', takes the file's own name.
 
@@ -97,11 +103,10 @@ def put_command(home: Path, file: str, target: str | None, no_wait: bool, as_jso
             item = item_of(file, remote.name)
             before = await renter.agent.status()
             with TransferLine(f"Storing {shown(str(remote))}", upload=True, quiet=as_json) as line:
-                uploaded = await renter.client.put_many(
-                    remote.bucket, [item], on_progress=line, bytes_total=item.size_bytes, again=True
-                )
+                uploaded = await renter.client.put(remote.bucket, item, on_progress=line)
                 seconds = line.seconds
                 await settle(renter, before, wait=not no_wait)
+            recoverable = await save_before_end(renter, wait)
             stat = await renter.client.stat(remote.bucket, remote.name)
             rate = uploaded.size_bytes / max(seconds, 1e-6)
             if as_json:
@@ -115,6 +120,7 @@ def put_command(home: Path, file: str, target: str | None, no_wait: bool, as_jso
                         "mb_s": round(rate / 1e6, 3),
                         "segments": len(stat.segments),
                         "segments_full": full,
+                        "recoverable": recoverable,
                     }
                 )
                 return

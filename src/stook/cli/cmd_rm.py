@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stook.cli.catalogued import save_before_end
 from stook.cli.local_tree import shown
 from stook.cli.output import emit, plural, say
 from stook.cli.remote import REMOTE, RemoteName
@@ -58,7 +59,9 @@ def rm_command(home: Path, remotes: tuple[RemoteName, ...], recursive: bool, as_
                 removed += gone
                 if not gone and remote.name:
                     missing.append(str(remote))
-            return removed, await erase(renter.agent), missing
+            waiting = await erase(renter.agent)
+            await save_before_end(renter, None)
+            return removed, waiting, missing
 
     removed, waiting, missing = run(work())
     if missing:

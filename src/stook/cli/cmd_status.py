@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stook.cli.catalogued import moment
 from stook.cli.local_tree import shown
 from stook.cli.output import emit, human_size, plural, say
 from stook.cli.placing import shortage
@@ -14,6 +15,8 @@ from stook.cli.proved import bucket_fields, bucket_words
 from stook.cli.renting import open_home
 from stook.cli.run import json_option, pass_home, run
 from stook.errors import NotEnoughError
+
+NAMES_SHOWN = 10
 
 if TYPE_CHECKING:
     from stook.assembly import Renter
@@ -73,43 +76,67 @@ async def gather(renter: Renter) -> dict[str, Any]:
     """Everything, for programs."""
     status = await renter.client.status()
     agent = status.agent
-    return {
-        "ok": agent.segments_unreadable == 0 and status.segments_unknown == 0,
-        "network": renter.settings.node.network,
-        "buckets": {
-            name: {"objects": totals.objects, "size_bytes": totals.size_bytes} | bucket_fields(status.proofs[name])
-            for name, totals in status.buckets.items()
-        },
-        "objects": sum(totals.objects for totals in status.buckets.values()),
-        "size_bytes": sum(totals.size_bytes for totals in status.buckets.values()),
-        "segments": agent.segments,
-        "segments_below_n": agent.segments_below_n,
-        "segments_below_r": agent.segments_below_r,
-        "segments_unreadable": agent.segments_unreadable,
-        "segments_unknown": status.segments_unknown,
-        "shards_stored": agent.shards_stored,
-        "shards_claimed": agent.shards_claimed,
-        "shards_to_cancel": agent.shards_to_cancel,
-        "segments_proved": {
-            "whole": agent.proved_whole,
-            "below_n": agent.proved_below_n,
-            "below_r": agent.proved_below_r,
-            "below_k": agent.proved_below_k,
-        },
-        "repairs_waiting": agent.repairs_waiting,
-        "audits_last_day": {
-            "passed": agent.audits_passed,
-            "failed": agent.audits_failed,
-            "silent": agent.audits_silent,
-        },
-        "farmers_contained": agent.farmers_contained,
-        "farmers_gone": agent.farmers_gone,
-        "farmers_condemned": agent.farmers_condemned,
-        "stored_bytes": agent.stored_bytes,
-        "farmers_known": agent.farmers_known,
-        "farmers_fresh": len(renter.agent.candidates()),
-        "farmers_used": agent.farmers_used,
-    } | await _policy(renter)
+    return (
+        {
+            "ok": agent.segments_unreadable == 0 and status.segments_unknown == 0,
+            "network": renter.settings.node.network,
+            "buckets": {
+                name: {"objects": totals.objects, "size_bytes": totals.size_bytes} | bucket_fields(status.proofs[name])
+                for name, totals in status.buckets.items()
+            },
+            "objects": sum(totals.objects for totals in status.buckets.values()),
+            "size_bytes": sum(totals.size_bytes for totals in status.buckets.values()),
+            "segments": agent.segments,
+            "segments_below_n": agent.segments_below_n,
+            "segments_below_r": agent.segments_below_r,
+            "segments_unreadable": agent.segments_unreadable,
+            "segments_unknown": status.segments_unknown,
+            "shards_stored": agent.shards_stored,
+            "shards_claimed": agent.shards_claimed,
+            "shards_to_cancel": agent.shards_to_cancel,
+            "segments_proved": {
+                "whole": agent.proved_whole,
+                "below_n": agent.proved_below_n,
+                "below_r": agent.proved_below_r,
+                "below_k": agent.proved_below_k,
+            },
+            "repairs_waiting": agent.repairs_waiting,
+            "audits_last_day": {
+                "passed": agent.audits_passed,
+                "failed": agent.audits_failed,
+                "silent": agent.audits_silent,
+            },
+            "farmers_contained": agent.farmers_contained,
+            "farmers_gone": agent.farmers_gone,
+            "farmers_condemned": agent.farmers_condemned,
+            "stored_bytes": agent.stored_bytes,
+            "farmers_known": agent.farmers_known,
+            "farmers_fresh": len(renter.agent.candidates()),
+            "farmers_used": agent.farmers_used,
+        }
+        | await _saved(renter)
+        | await _policy(renter)
+    )
+
+
+async def _saved(renter: Renter) -> dict[str, Any]:
+    """How much of the catalog the 24 words would bring back."""
+    saver = renter.client.saver
+    if saver is None:
+        return {}
+    state, unsaved = await saver.state(), await saver.unsaved(NAMES_SHOWN)
+    return ({"ok": False} if state.alarm else {}) | {
+        "catalog": {
+            "saved_ms": state.saved_ms,
+            "epoch": state.epoch,
+            "alarm": state.alarm,
+            "unsaved_objects": unsaved.objects,
+            "unsaved_bytes": unsaved.size_bytes,
+            "unsaved_names": [f"{bucket}/{name}" for bucket, name in unsaved.names],
+            "segments": len(await saver.segments()),
+            "recoverable": not unsaved.pressing and bool(state.saved_ms),
+        }
+    }
 
 
 def verdict(status: dict[str, Any]) -> str:
@@ -143,6 +170,7 @@ def _print(status: dict[str, Any]) -> None:
         f"  segments   {status['segments']:,}: {status['segments_below_n']:,} below n, "
         f"{status['segments_below_r']:,} below r, {status['segments_unreadable']:,} unreadable"
     )
+    _print_catalog(status["catalog"])
     size = human_size(status["stored_bytes"])
     say(f"  shards     {status['shards_stored']:,} stored, {size}; {status['shards_to_cancel']:,} to be erased")
     say(
@@ -160,6 +188,23 @@ def _print(status: dict[str, Any]) -> None:
     say(f"             {status['may_be_lost']}")
     if status["shortage"]:
         say(f"             Just now there is no room for all of it: {status['shortage']}.")
+
+
+def _print_catalog(catalog: dict[str, Any]) -> None:
+    if catalog["alarm"]:
+        say(f"  ALARM      {catalog['alarm']}")
+    if catalog["recoverable"]:
+        say(f"  catalog    saved {moment(catalog['saved_ms'])}: the 24 words bring back every name")
+        return
+    if not catalog["unsaved_objects"]:
+        since = f" since {moment(catalog['saved_ms'])}" if catalog["saved_ms"] else ""
+        say(f"  catalog    not saved{since}: `stook catalog save`")
+        return
+    count, size = plural(catalog["unsaved_objects"], "object"), human_size(catalog["unsaved_bytes"])
+    names = ", ".join(shown(name) for name in catalog["unsaved_names"])
+    more = ", …" if catalog["unsaved_objects"] > len(catalog["unsaved_names"]) else ""
+    say(f"  catalog    {count}, {size}, durable and not recoverable yet: {names}{more}")
+    say("             `stook catalog save` saves it now")
 
 
 def _print_audits(status: dict[str, Any]) -> None:

@@ -33,6 +33,8 @@ COMMANDS: dict[str, str] = {
     "stat": "cmd_stat",
     "rm": "cmd_rm",
     "status": "cmd_status",
+    "recover": "cmd_recover",
+    "catalog": "cmd_catalog",
     "drill": "cmd_drill",
     "certificate": "cmd_certificate",
     "durability": "cmd_durability",

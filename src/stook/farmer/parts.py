@@ -20,6 +20,7 @@ from stook.farmer.till import Till
 from stook.identity.keys import NodeKey
 from stook.ids import ContractId, NetworkId, PublicKey
 from stook.storage.ports import ContractStore, ShardStore
+from stook.storage.record_shelf import MemoryRecordShelf, RecordShelf
 
 MAX_REMEMBERED_ERASURES = 4096
 
@@ -90,3 +91,5 @@ class Parts:
     """Contracts in state LOST, so that status needs no walk over the store. Refilled at start."""
     erased: ErasureMemory = field(default_factory=ErasureMemory)
     leaving: Leaving = field(default_factory=Leaving)
+    records: RecordShelf = field(default_factory=MemoryRecordShelf)
+    """Recovery records that renters left here."""

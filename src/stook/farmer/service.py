@@ -14,11 +14,13 @@ from stook.clock import Clock, Offload
 from stook.contracts.announcement import SignedAnnouncement
 from stook.contracts.messages import Method
 from stook.contracts.move import MoveMethod
+from stook.contracts.recovery import RecoveryMethod
 from stook.errors import EnvironmentFault, ReasonCode, RefusedError
 from stook.farmer.audit_desk import AuditDesk
 from stook.farmer.gate import ShardGate
 from stook.farmer.handlers import ContractDesk, NoticeDesk
 from stook.farmer.herald import Herald
+from stook.farmer.keepsakes import KeepsakeDesk, forget_strangers
 from stook.farmer.lanes import Lanes
 from stook.farmer.losses import Confessor, declare_missing
 from stook.farmer.market import MarketStall
@@ -39,6 +41,7 @@ from stook.payments.messages import PayMethod
 from stook.payments.settlement import LedgerSettlement, Settlement
 from stook.storage.books import Books
 from stook.storage.ports import ContractStore, ShardStore
+from stook.storage.record_shelf import MemoryRecordShelf, RecordShelf
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 
 ANNOUNCE_AGAIN_SECONDS = 1.0
@@ -69,6 +72,7 @@ class Farmer:
         neighbourhood: Neighbourhood | None = None,
         books: Books | None = None,
         settlement: Settlement | None = None,
+        records: RecordShelf | None = None,
         log: FilteringBoundLogger | None = None,
     ) -> None:
         log = log if log is not None else structlog.get_logger("stook.farmer")
@@ -100,6 +104,7 @@ class Farmer:
             lanes=Lanes(settings.transfers),
             tally=Tally(),
             till=till,
+            records=records if records is not None else MemoryRecordShelf(),
         )
         self._endpoint = endpoint
         self._accepting = False
@@ -198,6 +203,7 @@ class Farmer:
             TransferDesk(self._parts),
         )
         audits = AuditDesk(self._parts)
+        keepsakes = KeepsakeDesk(self._parts)
         return {
             Method.CLAIM: contracts.claim,
             Method.RENEW: contracts.renew,
@@ -214,6 +220,8 @@ class Farmer:
             MoveMethod.MOVE: self._mover.move,
             **({} if stall is None else stall.pubsub.handlers()),
             **({PayMethod.PAY: till.pay, PayMethod.ORDER: till.order} if (till := self._parts.till) else {}),
+            RecoveryMethod.LEAVE_RECORD: keepsakes.leave,
+            RecoveryMethod.FIND_RECORD: keepsakes.find,
         }
 
     def _guarded(self, method: str, handler: Handler) -> Handler:
@@ -252,6 +260,7 @@ class Farmer:
     async def reap(self) -> int:
         """Give up what is due now, and see whether the operator wants us to leave; how many contracts went."""
         await self._mover.look()
+        await self._parts.offload(lambda: forget_strangers(self._parts, self._parts.clock.now_ms()))
         return await reap(self._parts) + await evict(self._parts)
 
     async def announce(self) -> int:

@@ -65,6 +65,7 @@ from stook.storage.renter_ports import (
 from stook.wire.endpoint import Endpoint, Peer
 
 _REMEMBERED_CLAIMS = 65_536
+_FOR_EVER_MS = 2**62
 _RETRIEVE_BUDGET_FACTOR = 4
 """A grant to fetch allows a few resumes and overlapping ranges of one shard."""
 
@@ -328,6 +329,27 @@ class LocalAgent:
             spares=self._options.spares,
         )
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint that it speaks over."""
+        return self._endpoint
+
+    async def meet(self, peers: Sequence[Peer]) -> None:
+        """Ask nodes that somebody named for their announcements and whom they know; the silent are passed over."""
+        await Roster(self.book, self._endpoint, self._clock, peers, ()).refresh()
+
+    async def all_segments(self, page: int) -> AsyncIterator[Sequence[SegmentId]]:
+        """The ids of all segments that are not released, in order, page by page."""
+        after = b""
+        while found := await self._offload(partial(self._store.segment_ids, _FOR_EVER_MS, after, page)):
+            yield found
+            after = found[-1]
+
+    async def holders(self) -> list[Peer]:
+        """The farmers that hold something of ours."""
+        totals = await self._offload(self._store.totals)
+        return [self.book.peer(each.farmer) for each in totals]
+
     def candidates(self) -> list[Candidate]:
         """Everyone who announced itself lately, as placement sees them."""
         return self.book.candidates()
@@ -353,12 +375,12 @@ class LocalAgent:
 
     async def allot(self, count: int) -> list[Allotment]:
         """Random ids and their mask keys."""
-        allotments = []
-        for _ in range(count):
-            segment_id = SegmentId(self._entropy(16))
-            self._fresh.add(segment_id)
-            allotments.append(Allotment(segment_id, segment_mask_key(self._mask_root, segment_id)))
-        return allotments
+        return await self.allot_named([SegmentId(self._entropy(16)) for _ in range(count)])
+
+    async def allot_named(self, segment_ids: Sequence[SegmentId]) -> list[Allotment]:
+        """See `ports.Agent.allot_named`."""
+        self._fresh.update(segment_ids)
+        return [Allotment(each, segment_mask_key(self._mask_root, each)) for each in segment_ids]
 
     async def place(self, orders: Sequence[Order], grantee: PublicKey) -> list[Placed]:
         """See `ports.Agent.place`. What binds us is stored before a ticket leaves this method."""

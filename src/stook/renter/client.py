@@ -24,17 +24,23 @@ from stook.renter.durability import DEFAULT_HAZARD, Hazard
 from stook.renter.fetch import Fetcher
 from stook.renter.files import BytesSink
 from stook.renter.in_order import fetch_in_order
+from stook.renter.journal_seal import JournalKeys
 from stook.renter.meter import Meter
 from stook.renter.mill import Mill
 from stook.renter.outlook import Outlook, outlook
+from stook.renter.pointers import RecoveryPointers
 from stook.renter.ports import Agent, AgentStatus, Item, OnProgress, Sink
 from stook.renter.push import Pusher
+from stook.renter.saver import Saver, SaverRules
 from stook.renter.slots import SlotPool
+from stook.renter.undo import Undoer, Undone
 from stook.renter.upload import Uploaded, Uploader
 from stook.renter.vault import Vault
 from stook.shards.erasure import Codec
-from stook.shards.pointer import ObjectRecord
+from stook.shards.pointer import AnyObjectRecord
 from stook.storage.drill_ports import BucketProof, ObjectProof
+from stook.storage.journal_ports import Journal
+from stook.storage.journal_records import Point
 from stook.storage.presence import MemoryPresence, Presence
 from stook.storage.renter_ports import (
     Bucket,
@@ -49,6 +55,8 @@ from stook.wire.endpoint import Endpoint
 _PAGE = 500
 _GARBAGE_PAGE = 1000
 _GET_PAGE = 2000
+INLINE_BYTES = 4096
+"""Objects up to this size go into the catalog when they come alone (`docs/decisions/0333`)."""
 STALE_UPLOAD_MS = 7 * 24 * 3_600_000
 
 
@@ -117,9 +125,12 @@ class Client:
         self._clock = clock
         self._entropy = entropy
         self._offload = offload
+        self._network = network
+        self._slots = slots = slots if slots is not None else SlotPool()
+        self.saver: Saver | None = None
+        """Saves the catalog on the network, where it can be saved; see `save_with`."""
         self._arrivals = Arrivals(presence if presence is not None else MemoryPresence(), catalog, offload)
         self._vault = Vault(content_root, network, entropy)
-        slots = slots if slots is not None else SlotPool()
         self._mill = Mill(
             agent=agent,
             pusher=Pusher(agent=agent, endpoint=endpoint, node_key=node_key, clock=clock),
@@ -166,6 +177,36 @@ class Client:
             offload=offload,
         )
         """Proves that stored objects come back."""
+
+    def save_with(
+        self,
+        *,
+        journal: Journal,
+        keys: JournalKeys,
+        pointers: RecoveryPointers,
+        rules: SaverRules,
+        presence: Presence | None = None,
+    ) -> Saver:
+        """Have the catalog, whose `journal` this is, saved on the network: run its chore, or ask for `recoverable`.
+
+        Without a `presence` no other process may save it.
+        """
+        self.saver = Saver(
+            agent=self._agent,
+            node_key=self._node_key,
+            network=self._network,
+            mill=self._mill,
+            slots=self._slots,
+            journal=journal,
+            keys=keys,
+            pointers=pointers,
+            clock=self._clock,
+            entropy=self._entropy,
+            offload=self._offload,
+            rules=rules,
+            presence=presence,
+        )
+        return self.saver
 
     def drill_loop(
         self,
@@ -216,9 +257,18 @@ class Client:
     async def put(self, bucket: str, item: Item, *, on_progress: OnProgress | None = None) -> Uploaded:
         """Store one object, whatever was there before; returns when it is durable.
 
-        Raises `NotEnoughError` when too few farmers took shards; nothing is visible then, and running it again goes on.
+        Where the catalog is saved, a tiny object goes into it, so that it is recoverable too when this returns: many
+        that are stored at once are saved as one. Raises `NotEnoughError` when too few farmers took shards. Nothing is
+        visible then, but for a tiny object, which is here and will be saved with the rest; running it again goes on.
         """
-        return await self.put_many(bucket, [item], on_progress=on_progress, bytes_total=item.size_bytes, again=True)
+        saver = self.saver
+        inline = INLINE_BYTES if saver is not None and not (await saver.state()).alarm else 0
+        uploaded = await self.put_many(
+            bucket, [item], on_progress=on_progress, bytes_total=item.size_bytes, again=True, inline_bytes=inline
+        )
+        if uploaded.inline_bytes and saver is not None:
+            await saver.recoverable()
+        return uploaded
 
     async def put_many(
         self,
@@ -228,8 +278,10 @@ class Client:
         on_progress: OnProgress | None = None,
         bytes_total: int | None = None,
         again: bool = False,
+        inline_bytes: int = 0,
     ) -> Uploaded:
-        """Store many objects; returns when all are durable.
+        """Store many objects; returns when all are durable, but for those of at most `inline_bytes`: they are in the
+        catalog then, and durable with its next save.
 
         Those whose size and time the catalog has already are left alone, unless `again`. Objects that were committed
         before an error stay.
@@ -238,7 +290,9 @@ class Client:
         meter = Meter(on_progress, bytes_total)
         try:
             async with self._arrivals.begin() as arrival:
-                uploaded = await self._uploader.put(found, self._pages(items), meter, arrival, again=again)
+                uploaded = await self._uploader.put(
+                    found, self._pages(items), meter, arrival, again=again, inline_bytes=inline_bytes
+                )
         except Exception:
             await self._tidy()
             raise
@@ -353,8 +407,8 @@ class Client:
             whole(f"{bucket.name}/{name}", record, sink_of(name)) for name, record in zip(names, records, strict=True)
         ]
 
-    async def _record(self, bucket: str, name: str) -> tuple[ObjectEntry, ObjectRecord]:
-        def work() -> tuple[ObjectEntry, ObjectRecord]:
+    async def _record(self, bucket: str, name: str) -> tuple[ObjectEntry, AnyObjectRecord]:
+        def work() -> tuple[ObjectEntry, AnyObjectRecord]:
             found = self._catalog.bucket(bucket)
             entry = self._catalog.get(bucket, name)
             if entry is None:
@@ -455,6 +509,21 @@ class Client:
         wanted = [target.segment_id for target in targets]
         held, farmers = await self._agent.holdings(wanted), await self._agent.farmer_facts()
         return await self._offload(lambda: outlook(wanted, held, farmers, hazard))
+
+    async def saved_points(self) -> tuple[Point, ...]:
+        """Moments of the catalog that are saved and kept, oldest first."""
+        return () if self.saver is None else await self.saver.points()
+
+    async def bring_back(self, old: Catalog, *, exactly: bool) -> Undone:
+        """Bring back what an older catalog of the same owner names; with `exactly`, remove what it does not.
+
+        Raises as `Undoer.run`.
+        """
+        undone = await Undoer(old, self._catalog, self._vault, self._agent, self._node_key, self._offload).run(
+            exactly=exactly
+        )
+        await self._tidy()
+        return undone
 
     async def _tidy(self) -> None:
         """Collect garbage behind something that is done: what keeps us from it keeps, for the list of it is durable."""

@@ -23,7 +23,7 @@ from stook.renter.vault import Vault
 from stook.shards.erasure import Codec
 from stook.shards.geometry import LADDER, SegmentShape, units_of
 from stook.shards.pipeline import plain_hash, unseal
-from stook.shards.pointer import ObjectRecord, SegmentRecord
+from stook.shards.pointer import AnyObjectRecord, SegmentRecord
 from stook.storage.renter_ports import Catalog
 
 _EXTRA_ROWS = 2
@@ -39,7 +39,7 @@ class Target:
     """One object wanted: bytes `begin` to `end` of it, and where they go."""
 
     label: str
-    record: ObjectRecord
+    record: AnyObjectRecord
     sink: Sink
     begin: int
     end: int
@@ -147,7 +147,8 @@ class Downloader:
         jobs = jobs_of(targets)
         empty = [target for target in targets if not target.pieces_left]
         async with self._delivering:
-            await self._offload(lambda: _commit(empty))
+            await self._offload(lambda: _hand_out(empty))
+        meter.durable(sum(target.end - target.begin for target in empty))
         meter.objects(len(empty))
         gate = asyncio.Semaphore(_PARALLEL_SEGMENTS)
         async with Tasks() as group:
@@ -262,6 +263,15 @@ def _commit(targets: Iterable[Target]) -> None:
         target.done = True
 
 
+def _hand_out(targets: Iterable[Target]) -> None:
+    """Those of which nothing is in segments: empty ones, and those whose content is in their record."""
+    for target in targets:
+        _open(target)
+        if target.record.data and target.begin < target.end:
+            target.sink.write_at(0, memoryview(target.record.data)[target.begin : target.end])
+        _commit([target])
+
+
 def _deliver(job: _Job, plain: memoryview, begin: int) -> int:
     """Hand out what was fetched; how many targets have everything now. Each is committed before the next is opened,
     so that a bundle of a thousand files needs one descriptor at a time.
@@ -278,7 +288,7 @@ def _deliver(job: _Job, plain: memoryview, begin: int) -> int:
     return complete
 
 
-def whole(label: str, record: ObjectRecord, sink: Sink) -> Target:
+def whole(label: str, record: AnyObjectRecord, sink: Sink) -> Target:
     """A target for a whole object."""
     return Target(label, record, sink, 0, record.size)
 

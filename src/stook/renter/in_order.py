@@ -15,12 +15,14 @@ from stook.renter.download import Downloader, Target
 from stook.renter.meter import Meter
 from stook.renter.ports import Sink
 from stook.renter.tasks import Tasks
-from stook.shards.pointer import ObjectRecord
+from stook.shards.pointer import AnyObjectRecord
 
 WINDOW_BYTES = 32 << 20
 
 
-def windows(record: ObjectRecord, begin: int, end: int, window_bytes: int = WINDOW_BYTES) -> Iterator[tuple[int, int]]:
+def windows(
+    record: AnyObjectRecord, begin: int, end: int, window_bytes: int = WINDOW_BYTES
+) -> Iterator[tuple[int, int]]:
     """Cut ``begin`` to ``end`` at ends of extents into ranges of at least `window_bytes`, but for the last. Pure."""
     low, at = begin, 0
     for extent in record.extents:
@@ -54,7 +56,7 @@ class _Window:
 async def fetch_in_order(
     downloader: Downloader,
     label: str,
-    record: ObjectRecord,
+    record: AnyObjectRecord,
     sink: Sink,
     begin: int,
     end: int,

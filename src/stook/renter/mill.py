@@ -10,7 +10,7 @@ from stook.clock import Clock, Entropy, Offload
 from stook.errors import BugError, ConflictError, StookError
 from stook.renter.meter import Meter
 from stook.renter.pace import PushGoal
-from stook.renter.ports import Agent
+from stook.renter.ports import Agent, Allotment
 from stook.renter.push import Pusher
 from stook.renter.slots import Slot, SlotPool
 from stook.renter.vault import Vault
@@ -31,6 +31,14 @@ class Reuse:
     record: SegmentRecord
     entry: SegmentEntry
     mask_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """A segment whose id and content key are not drawn by chance: a part of the saved catalog."""
+
+    allotment: Allotment
+    key: bytes
 
 
 Register = Callable[[SegmentEntry], Awaitable[None]]
@@ -73,6 +81,7 @@ class Mill:
         *,
         register: Register,
         reuse: Reuse | None = None,
+        naming: Naming | None = None,
     ) -> SegmentEntry:
         """Send the first `plain_bytes` of the slot's plaintext as one segment; returns when it is durable.
 
@@ -84,7 +93,7 @@ class Mill:
         try:
             if self._closed:
                 raise ConflictError(_CLOSED)
-            record, entry, shards = await self._seal(slot, shape, plain_bytes, reuse)
+            record, entry, shards = await self._seal(slot, shape, plain_bytes, reuse, naming)
             self._slots.give_back_plain(slot)
             if reuse is None:
                 await register(entry)
@@ -116,9 +125,11 @@ class Mill:
             raise error  # the segment was durable, so nobody waits for this: the loop's handler is told
 
     async def _seal(
-        self, slot: Slot, shape: SegmentShape, plain_bytes: int, reuse: Reuse | None
+        self, slot: Slot, shape: SegmentShape, plain_bytes: int, reuse: Reuse | None, naming: Naming | None
     ) -> tuple[SegmentRecord, SegmentEntry, dict[int, SealedShard]]:
-        if reuse is None:
+        if naming is not None:
+            segment_id, mask_key, key = naming.allotment.segment_id, naming.allotment.mask_key, naming.key
+        elif reuse is None:
             (allotment,) = await self._agent.allot(1)
             segment_id, mask_key, key = allotment.segment_id, allotment.mask_key, self._entropy(32)
         else:

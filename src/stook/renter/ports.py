@@ -179,6 +179,10 @@ class Agent(DurabilityFacts, Protocol):
         """Ids and mask keys for so many new segments. Nothing is stored yet."""
         ...
 
+    async def allot_named(self, segment_ids: Sequence[SegmentId]) -> list[Allotment]:
+        """Mask keys for new segments whose ids the client chose. Nothing is stored yet."""
+        ...
+
     async def place(self, orders: Sequence[Order], grantee: PublicKey) -> list[Placed]:
         """Contracts, stored durably, for what is ordered; grants go to `grantee`. One answer per order.
 

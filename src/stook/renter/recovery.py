@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from stook.storage.renter_ports import AgentStore, Placement, PlacementState, Se
 from stook.wire.endpoint import Endpoint
 
 _DEADLINE_SECONDS = 30.0
+_AT_ONCE = 16
 _UNKNOWN_ROOT = ShardRoot(b"")
 
 
@@ -91,14 +93,13 @@ async def recover_placements(
     policy: Policy | None,
     spares: int,
 ) -> int:
-    """Ask every known farmer for our contracts and take them in; the number of placements added.
+    """Ask every known farmer for our contracts and take them in, page by page; the number of placements added.
 
     Farmers that do not answer are passed over: run it again when they are back.
     """
-    found: list[Found] = []
 
-    async def ask(farmer: NodeId) -> None:
-        after = b""
+    async def ask(farmer: NodeId) -> int:
+        added, after = 0, b""
         while True:
             request = encode(ListContracts(after=after, limit=MAX_BATCH))
             try:
@@ -107,19 +108,31 @@ async def recover_placements(
                 )
                 page = decode(ContractPage, reply)
             except PeerError:
-                return
+                return added
             judge = _judge_page(page, farmer, key, network, mask_root)
-            found.extend(await offload(judge))
+
+            def take(judge: Callable[[], list[Found]] = judge) -> int:
+                segments, placements = group_found(judge(), policy, spares)
+                return store.adopt(segments, placements) if segments else 0
+
+            async with turn:
+                added += await offload(take)
             last = page.contracts[-1].contract.contract_id if page.contracts else b""
             if not page.more or last <= after:
-                return
+                return added
             after = last
 
+    turn = asyncio.Lock()
+    """One page in memory and on its way into the store at a time, however many farmers answer."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask_in_turn(farmer: NodeId) -> int:
+        async with gate:
+            return await ask(farmer)
+
     async with Tasks() as group:
-        for farmer in book.farmers():
-            group.create_task(ask(farmer))
-    segments, placements = group_found(found, policy, spares)
-    return await offload(lambda: store.adopt(segments, placements)) if segments else 0
+        tasks = [group.create_task(ask_in_turn(farmer)) for farmer in book.farmers()]
+    return sum(task.result() for task in tasks)
 
 
 def _judge_page(

@@ -32,7 +32,16 @@ from stook.shards.geometry import (
     plan_rest,
 )
 from stook.shards.pipeline import plain_hash
-from stook.shards.pointer import MAX_EXTENTS, POINTER_VERSION, Extent, ObjectRecord, content_hash
+from stook.shards.pointer import (
+    INLINE_VERSION,
+    MAX_EXTENTS,
+    POINTER_VERSION,
+    AnyObjectRecord,
+    Extent,
+    InlineRecord,
+    ObjectRecord,
+    content_hash,
+)
 from stook.storage.names import name_bytes
 from stook.storage.renter_ports import (
     Bucket,
@@ -60,6 +69,8 @@ class _Growing:
     upload_id: bytes | None = None
     earlier: Mapping[int, SegmentEntry] = field(default_factory=dict)
     size_bytes: int = 0
+    inline: bytes = b""
+    """All of it, when it goes into its record."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """It is committed."""
 
@@ -83,6 +94,8 @@ class Uploaded:
     stored: int
     unchanged: int
     size_bytes: int
+    inline_bytes: int = 0
+    """Of these: in records, and so as durable as the catalog is."""
 
 
 class Uploader:
@@ -112,21 +125,38 @@ class Uploader:
         self.offload = offload
 
     async def put(
-        self, bucket: Bucket, items: AsyncIterator[Sequence[Item]], meter: Meter, arrival: Arrival, *, again: bool
+        self,
+        bucket: Bucket,
+        items: AsyncIterator[Sequence[Item]],
+        meter: Meter,
+        arrival: Arrival,
+        *,
+        again: bool,
+        inline_bytes: int = 0,
     ) -> Uploaded:
         """Store all items; returns when every one is durable and committed.
+
+        Items of at most `inline_bytes` are committed with their content, which the caller has to make durable.
 
         Items of the size and time that the catalog has are left alone, unless `again`. Raises the first error; objects
         committed before it stay, and running the same again goes on.
         """
-        batch = _Batch(self, bucket, await self.agent.policy(), meter, arrival)
+        batch = _Batch(self, bucket, await self.agent.policy(), meter, arrival, inline_bytes)
         return await batch.run(items, again=again)
 
 
 class _Batch:
     def __init__(
-        self, uploader: Uploader, bucket: Bucket, placement: PlacementPolicy, meter: Meter, arrival: Arrival
+        self,
+        uploader: Uploader,
+        bucket: Bucket,
+        placement: PlacementPolicy,
+        meter: Meter,
+        arrival: Arrival,
+        inline_bytes: int,
     ) -> None:
+        self._inline_bytes = inline_bytes
+        self._inlined = 0
         self._up = uploader
         self._bucket = bucket
         self._policy = placement.policy
@@ -161,7 +191,7 @@ class _Batch:
         await self._leave()
         if self._under_way:
             raise BugError(f"{len(self._under_way)} objects were sent and never committed")
-        return Uploaded(self._stored, self._unchanged, self._size)
+        return Uploaded(self._stored, self._unchanged, self._size, self._inlined)
 
     async def _leave(self) -> None:
         """Give back memory, and let go of bundles: those that no object came to refer to are garbage now."""
@@ -202,7 +232,10 @@ class _Batch:
         try:
             growing = self._under_way[item.name] = _Growing(item, source.modified_ms)
             size = source.size_bytes
-            if size is None:
+            if size is not None and 0 < size <= self._inline_bytes:
+                growing.inline = await self._up.offload(partial(_read_all, source, size))
+                growing.size_bytes = len(growing.inline)
+            elif size is None:
                 await self._resume(growing)
                 await self._stream(group, growing, source)
             else:
@@ -419,23 +452,14 @@ class _Batch:
             await self._supersede(name, by=upload_id)
         self._stored += len(entries)
         self._size += sum(entry.size_bytes for entry in entries)
+        self._inlined += sum(len(growing.inline) for growing in group)
         self._meter.objects(len(entries))
         for growing in group:
             del self._under_way[growing.item.name]
             growing.over.set()
 
     def _entry(self, growing: _Growing, version: int) -> ObjectEntry:
-        extents = tuple(extent for extent in growing.extents if extent is not None)
-        record = ObjectRecord(
-            version=POINTER_VERSION,
-            size=growing.size_bytes,
-            content_hash=content_hash(extents),
-            extents=extents,
-            # What the format cannot say is cut: an object with an absurd time or mode must stay readable.
-            modified_ns=max(-_LATEST_NS, min(growing.modified_ms * 1_000_000, _LATEST_NS)),
-            mode=growing.item.mode & 0o7777,
-            metadata=(),
-        )
+        record = self._record(growing)
         return ObjectEntry(
             bucket=self._bucket.name,
             name=growing.item.name,
@@ -444,8 +468,31 @@ class _Batch:
             modified_ms=growing.modified_ms,
             content_hash=record.content_hash,
             sealed_record=self._up.vault.seal_object(self._bucket, growing.item.name, version, record),
-            segment_ids=tuple(dict.fromkeys(extent.segment_id for extent in extents)),
+            segment_ids=tuple(dict.fromkeys(extent.segment_id for extent in record.extents)),
         )
+
+    def _record(self, growing: _Growing) -> AnyObjectRecord:
+        # What the format cannot say is cut: an object with an absurd time or mode must stay readable.
+        modified_ns = max(-_LATEST_NS, min(growing.modified_ms * 1_000_000, _LATEST_NS))
+        mode = growing.item.mode & 0o7777
+        if growing.inline:
+            return InlineRecord(INLINE_VERSION, growing.inline, modified_ns, mode, ())
+        extents = tuple(extent for extent in growing.extents if extent is not None)
+        return ObjectRecord(
+            version=POINTER_VERSION,
+            size=growing.size_bytes,
+            content_hash=content_hash(extents),
+            extents=extents,
+            modified_ns=modified_ns,
+            mode=mode,
+            metadata=(),
+        )
+
+
+def _read_all(source: Source, size_bytes: int) -> bytes:
+    """Up to so many bytes, fewer when the source ends early. Blocks."""
+    data = bytearray(size_bytes)
+    return bytes(data[: _fill(source, memoryview(data))])
 
 
 def _fill(source: Source, buffer: memoryview) -> int:

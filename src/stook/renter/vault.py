@@ -6,7 +6,8 @@ its bucket's id, its encrypted name and its version, under a key of that bucket.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from stook.clock import Entropy
@@ -23,7 +24,7 @@ from stook.shards.cipher import (
     seal_record,
 )
 from stook.shards.derive import Purpose, derive_key
-from stook.shards.pointer import ObjectRecord, SegmentRecord
+from stook.shards.pointer import AnyObjectRecord, SegmentRecord, decode_object
 from stook.storage.renter_ports import Bucket, ObjectEntry, SegmentEntry
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class Vault:
     def open_segment(self, entry: SegmentEntry) -> SegmentRecord:
         """The segment's record. Raises `CorruptionError` when it is not the one that belongs there."""
         plain = open_record(self._root, self._segment_context(entry.segment_id), entry.sealed_record)
-        record = _decode(SegmentRecord, plain)
+        record = _decoded(partial(decode, SegmentRecord), plain)
         if record.segment_id != entry.segment_id:
             raise CorruptionError("a segment's record is about another segment")
         return record
@@ -70,22 +71,22 @@ class Vault:
         root, names = self._bucket_keys(bucket.bucket_id, bucket.salt)
         return root, RecordContext(RECORD_FORMAT, self._network, bucket.bucket_id, encrypt_name(names, name), version)
 
-    def seal_object(self, bucket: Bucket, name: str, version: int, record: ObjectRecord) -> bytes:
+    def seal_object(self, bucket: Bucket, name: str, version: int, record: AnyObjectRecord) -> bytes:
         """The object's record, sealed for this place and version alone."""
         root, context = self._object_context(bucket, name, version)
         return seal_record(root, context, encode(record), salt=self._entropy(SALT_BYTES))
 
-    def open_object(self, bucket: Bucket, entry: ObjectEntry) -> ObjectRecord:
+    def open_object(self, bucket: Bucket, entry: ObjectEntry) -> AnyObjectRecord:
         """The object's record. Raises `CorruptionError` when it was changed, moved or is of another version."""
         root, context = self._object_context(bucket, entry.name, entry.version)
-        record = _decode(ObjectRecord, open_record(root, context, entry.sealed_record))
+        record = _decoded(decode_object, open_record(root, context, entry.sealed_record))
         if (record.size, record.content_hash) != (entry.size_bytes, entry.content_hash):
             raise CorruptionError(f"{entry.bucket}/{entry.name}: the catalog and the sealed record disagree")
         return record
 
 
-def _decode(kind: type[T], plain: bytes) -> T:
+def _decoded(read: Callable[[bytes], T], plain: bytes) -> T:
     try:
-        return decode(kind, plain)
+        return read(plain)
     except MalformedError as error:
         raise CorruptionError(f"a sealed record does not decode: {error}") from error

@@ -18,6 +18,10 @@ class Purpose(enum.Enum):
     RECORD = "record"
     NAMES = "names"
     CONVERGENCE = "convergence"
+    JOURNAL_NAME = "journal-name"
+    JOURNAL_PART = "journal-part"
+    JOURNAL_CHECK = "journal-check"
+    RECOVERY_SIGN = "recovery-sign"
 
 
 _INFO = {purpose: b"stook/1/" + purpose.value.encode() + b"\x00" for purpose in Purpose}

@@ -10,12 +10,15 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from stook.codec import Record, encode
+from stook.codec import Record, decode, encode
 from stook.hashing import Tag, tagged_hash
 from stook.ids import Bytes32Field, SegmentIdField, ShardRootField, U63Field
 from stook.shards.geometry import MAX_SHARDS, SegmentShape
 
 POINTER_VERSION = 1
+INLINE_VERSION = 2
+MAX_INLINE_BYTES = 65_536
+"""What a record may hold of content at most; writers of ours stop far below (`docs/decisions/0333`)."""
 MAX_EXTENTS = 16_384
 _Version = Annotated[int, Meta(ge=1, le=255)]
 _ShardCount = Annotated[int, Meta(ge=1, le=MAX_SHARDS)]
@@ -74,9 +77,58 @@ class ObjectRecord(Record):
     def __post_init__(self) -> None:
         if sum(extent.length for extent in self.extents) != self.size:
             raise ValueError("an object's extents do not add up to its size")
-        keys = [key for key, _ in self.metadata]
-        if keys != sorted(set(keys)):
-            raise ValueError("an object's metadata keys are not ascending")
+        _check_keys(self.metadata)
+
+    @property
+    def data(self) -> bytes:
+        """Content inside the record: none."""
+        return b""
+
+
+class InlineRecord(Record):
+    """One version of a tiny object, its content included: it has no segment, and is as durable as the catalog."""
+
+    version: _Version
+    data: Annotated[bytes, Meta(min_length=1, max_length=MAX_INLINE_BYTES)]
+    modified_ns: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+    mode: Annotated[int, Meta(ge=0, le=0o7777)]
+    metadata: Annotated[tuple[tuple[str, str], ...], Meta(max_length=64)]
+
+    def __post_init__(self) -> None:
+        if self.version != INLINE_VERSION:
+            raise ValueError("no record of this kind has this version")
+        _check_keys(self.metadata)
+
+    @property
+    def size(self) -> int:
+        """Bytes of content."""
+        return len(self.data)
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """None: nothing of it is in segments."""
+        return ()
+
+    @property
+    def content_hash(self) -> bytes:
+        """The same as if it were stored in one piece in a segment."""
+        return tagged_hash(Tag.CONTENT, encode([(len(self.data), tagged_hash(Tag.PLAINTEXT, self.data))]))
+
+
+AnyObjectRecord = ObjectRecord | InlineRecord
+
+
+def decode_object(plain: bytes) -> AnyObjectRecord:
+    """The record of an object, of either kind. Raises `MalformedError`."""
+    if plain[:2] == bytes([0x95, INLINE_VERSION]):  # an array of five, the first of them the version
+        return decode(InlineRecord, plain)
+    return decode(ObjectRecord, plain)
+
+
+def _check_keys(metadata: tuple[tuple[str, str], ...]) -> None:
+    keys = [key for key, _ in metadata]
+    if keys != sorted(set(keys)):
+        raise ValueError("an object's metadata keys are not ascending")
 
 
 def content_hash(extents: tuple[Extent, ...]) -> bytes:

@@ -25,6 +25,9 @@ from stook.ids import NetworkId, NodeId
 from stook.overlay.contact_book import BookLimits, ContactBook
 from stook.renter.agent import AgentOptions, LocalAgent
 from stook.renter.client import Client
+from stook.renter.journal_seal import JournalKeys
+from stook.renter.pointers import FarmerPointers
+from stook.renter.saver import SaverRules
 from stook.renter.slots import SlotPool
 from stook.shards.erasure import Codec
 from stook.sim.adversary import Adversary, Casting, Role
@@ -34,10 +37,12 @@ from stook.sim.loop import InlineOffload, VirtualClock
 from stook.sim.network import SimNetwork
 from stook.sim.signatures import CheapSignatures
 from stook.storage.books import SqliteBooks
+from stook.storage.journal_ports import Journal
 from stook.storage.memory import MemoryContractStore, MemoryShardStore
 from stook.storage.ports import ContractStore, ShardStore
+from stook.storage.record_shelf import MemoryRecordShelf
 from stook.storage.renter_memory import MemoryAgentStore, MemoryCatalog
-from stook.storage.renter_ports import OutcomeKind
+from stook.storage.renter_ports import Catalog, OutcomeKind
 from stook.wire.carrier import Carrier
 from stook.wire.endpoint import Endpoint, Handler, Peer
 from stook.wire.limits import Limits
@@ -132,6 +137,7 @@ class SimFarmer:
         self.contracts: ContractStore = MemoryContractStore()
         self.books = world.books(settings.terms.storage_price_per_gib_hour > 0)
         """None where it stores for nothing."""
+        self.records = MemoryRecordShelf()
         self.peer = Peer(self.key.node_id, (Address(AddressKind.DIRECT, self.host, PORT),))
         self.free_disk_bytes = 1 << 50
         self.seeds: Sequence[Peer] = ()
@@ -188,6 +194,7 @@ class SimFarmer:
             settings=self.settings,
             seeds=[seed for seed in self.seeds if seed.node_id != self.node_id],
             books=self.books,
+            records=self.records,
             log=world.logger(self.host),
         )
         self._endpoint, self._farmer = endpoint, farmer
@@ -228,8 +235,11 @@ class SimRenter:
         self.key: NodeKey = world.key(self.keys.node_key())
         self.clock = VirtualClock(skew_ms)
         self.store = MemoryAgentStore()
-        self.catalog = MemoryCatalog()
         self.books = world.books(any(farmer.books is not None for farmer in farmers))
+        self.catalog: Catalog = MemoryCatalog()
+        self.journal: Journal | None = None
+        """The journal of its catalog, where it has one: then what it stores is recoverable."""
+        self.saver_rules = SaverRules()
         self.options = options
         self.memory_budget_bytes = 80 << 20
         self.seeds: Sequence[Peer] | None = None
@@ -297,6 +307,7 @@ class SimRenter:
             on_error=world.error,
             books=self.books,
         )
+        slots = SlotPool(self.memory_budget_bytes)
         self._client = Client(
             agent=self._agent,
             endpoint=self._endpoint,
@@ -308,14 +319,28 @@ class SimRenter:
             entropy=self._entropy,
             offload=world.offload,
             codec=world.codec,
-            slots=SlotPool(self.memory_budget_bytes),
+            slots=slots,
         )
+        if self.journal is not None:
+            self._client.save_with(
+                journal=self.journal,
+                keys=JournalKeys(self.keys.recovery_root()),
+                pointers=self.pointers(),
+                rules=self.saver_rules,
+            )
         await self._agent.open()
         await self._agent.refresh()
         if chores:
             self._loops = [
                 asyncio.create_task(chore.run(), name=f"{self.host}-{chore.name}") for chore in self._agent.chores
             ]
+
+    def pointers(self) -> FarmerPointers:
+        """Where its recovery records are left and found: with the farmers."""
+        agent = self.agent
+        return FarmerPointers(
+            self.endpoint, agent.holders, lambda: [agent.book.peer(farmer) for farmer in agent.book.farmers()]
+        )
 
     async def stop(self) -> None:
         """An orderly end."""

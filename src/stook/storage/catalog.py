@@ -44,6 +44,7 @@ from stook.storage.catalog_tables import (
     uploads,
 )
 from stook.storage.database import Database, chunks, insert_rows
+from stook.storage.journal import SqlJournal
 from stook.storage.names import bucket_name_bytes, name_bytes, prefix_bytes
 from stook.storage.renter_ports import (
     MAX_LIST,
@@ -65,6 +66,8 @@ class SqlCatalog:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.drills = SqlDrills(database)
+        self.journal = SqlJournal(database)
+        """What of all this is saved on the network."""
 
     @classmethod
     def open(cls, path: Path) -> SqlCatalog:

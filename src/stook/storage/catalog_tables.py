@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from stook.storage.database import Schema
 
-CATALOG_SCHEMA = Schema(name="catalog", head="catalog_0002")
+CATALOG_SCHEMA = Schema(name="catalog", head="catalog_0010")
 catalog_metadata = MetaData()
 
 Number = BigInteger().with_variant(Integer, "sqlite")

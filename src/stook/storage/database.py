@@ -83,6 +83,15 @@ class Database:
         with self._writing, _faults(self.path), self._writer.begin() as connection:
             yield connection
 
+    def loading(self) -> sqlite3.Connection:
+        """A bare connection for filling a new file, or for looking across two: no foreign keys, no syncs, and no
+        transaction but those it is told to begin. The caller closes it.
+        """
+        raw = sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+        raw.execute("PRAGMA synchronous=OFF")
+        raw.execute("PRAGMA foreign_keys=OFF")
+        return raw
+
     def close(self) -> None:
         """Close every connection. Idempotent."""
         self._engine.dispose()
