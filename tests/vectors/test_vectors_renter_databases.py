@@ -132,8 +132,8 @@ STEP = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "catalog_0003"
-down_revision = "catalog_0002"
+revision = "catalog_0005"
+down_revision = "catalog_0004"
 
 
 def upgrade():
@@ -146,8 +146,8 @@ def upgrade():
 
 def next_schema(folder: Path, extra: str = "") -> Schema:
     folder.mkdir()
-    (folder / "catalog_0003_colour.py").write_text(STEP.format(extra=extra))
-    return replace(CATALOG_SCHEMA, head="catalog_0003", steps=(folder,))
+    (folder / "catalog_0005_colour.py").write_text(STEP.format(extra=extra))
+    return replace(CATALOG_SCHEMA, head="catalog_0005", steps=(folder,))
 
 
 def test_a_step_rebuilds_a_table_and_loses_no_row(tmp_path: Path) -> None:

@@ -434,7 +434,7 @@ class Client:
         Raises `NotFoundError` without the bucket.
         """
         wanted = list(names)
-        gone = await self._offload(lambda: self._catalog.delete_many(bucket, wanted))
+        gone = await self._offload(lambda: self._catalog.delete_many(bucket, wanted, at_ms=self._clock.now_ms()))
         await self._tidy()
         return gone
 
