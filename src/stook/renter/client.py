@@ -26,6 +26,7 @@ from stook.renter.files import BytesSink
 from stook.renter.in_order import fetch_in_order
 from stook.renter.meter import Meter
 from stook.renter.mill import Mill
+from stook.renter.objects import Objects
 from stook.renter.outlook import Outlook, outlook
 from stook.renter.ports import Agent, AgentStatus, Item, OnProgress, Sink
 from stook.renter.push import Pusher
@@ -44,6 +45,7 @@ from stook.storage.renter_ports import (
     ObjectEntry,
     ObjectSummary,
 )
+from stook.storage.s3_ports import S3Store
 from stook.wire.endpoint import Endpoint
 
 _PAGE = 500
@@ -119,7 +121,7 @@ class Client:
         self._offload = offload
         self._arrivals = Arrivals(presence if presence is not None else MemoryPresence(), catalog, offload)
         self._vault = Vault(content_root, network, entropy)
-        slots = slots if slots is not None else SlotPool()
+        self._slots = slots = slots if slots is not None else SlotPool()
         self._mill = Mill(
             agent=agent,
             pusher=Pusher(agent=agent, endpoint=endpoint, node_key=node_key, clock=clock),
@@ -166,6 +168,22 @@ class Client:
             offload=offload,
         )
         """Proves that stored objects come back."""
+
+    def objects(self, store: S3Store) -> Objects:
+        """The way in and out for streams, over the S3 half of the same catalog: open it, and close it before this."""
+        return Objects(
+            agent=self._agent,
+            mill=self._mill,
+            slots=self._slots,
+            vault=self._vault,
+            downloader=self._downloader,
+            arrivals=self._arrivals,
+            catalog=self._catalog,
+            store=store,
+            clock=self._clock,
+            entropy=self._entropy,
+            offload=self._offload,
+        )
 
     def drill_loop(
         self,

@@ -187,7 +187,7 @@ class SqlS3(SqlMultipart, SqlKeys):
             version=version,
             entry=entry,
             facts=decode(ObjectFacts, row.facts, max_bytes=MAX_FACT_BYTES),
-            tags=decode(Pairs, row.tags, max_bytes=MAX_FACT_BYTES),  # type: ignore[arg-type]
+            tags=decode(Pairs, row.tags, max_bytes=MAX_FACT_BYTES),
             lock=_lock_of(row),
         )
 
@@ -347,16 +347,15 @@ def _facts_row(number: int, etag: str, facts: ObjectFacts, tags: Pairs, lock: Lo
 
 
 def check_conditions(conditions: Conditions, row: Row[Any] | None) -> None:
-    """Raises `ConditionFailedError` or `MissingError` when a write may not happen over what is there (None: nothing)."""
+    """Raises `ConditionFailedError` or `MissingError` when a write may not replace what is there, if anything."""
     present = row is not None and row.standing != Standing.MARKER
     if conditions.if_match:
         if not present or row is None:
             raise MissingError("there is no object to match")
         if conditions.if_match not in ("*", etag_of(row)):
             raise ConditionFailedError("the object has another entity tag")
-    if conditions.if_none_match and present and row is not None:
-        if conditions.if_none_match in ("*", etag_of(row)):
-            raise ConditionFailedError("there is such an object already")
+    if present and row is not None and conditions.if_none_match in ("*", etag_of(row)):
+        raise ConditionFailedError("there is such an object already")
 
 
 def _place(connection: Connection, draft: ObjectDraft, loose: set[int]) -> Version:

@@ -1,4 +1,4 @@
-"""What becomes of a version when another takes its place, or when its name is deleted. Inside a caller's transaction."""
+"""What becomes of a version when another takes its place or its name is deleted. Inside a caller's transaction."""
 
 from __future__ import annotations
 
