@@ -477,6 +477,7 @@ class Renter:
     settings: Settings
     key: NodeKey
     """Signs restore certificates."""
+    catalog: SqlCatalog
 
 
 @asynccontextmanager
@@ -510,7 +511,7 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
         stack.push_async_callback(client.aclose)
         if refresh:
             await agent.refresh()
-        yield Renter(client, agent, settings, key)
+        yield Renter(client, agent, settings, key, catalog)
 
 
 def load_agent_keys(home: Path, passphrase: str | None) -> tuple[NodeKey, bytes]:

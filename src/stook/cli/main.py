@@ -37,6 +37,8 @@ COMMANDS: dict[str, str] = {
     "farmers": "cmd_farmers",
     "agent": "cmd_agent",
     "repair": "cmd_repair",
+    "serve": "cmd_serve",
+    "keys": "cmd_keys",
     "farm": "cmd_farm",
     "audit": "cmd_audit",
     "demo": "cmd_demo",

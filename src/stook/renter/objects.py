@@ -84,6 +84,7 @@ class Objects:
         self.offload = offload
         self._vault = vault
         self._arrivals = arrivals
+        self._catalog = catalog
         self._exits = AsyncExitStack()
         self._desk = CommitDesk(store, offload)
         self._flock = Flock(
@@ -196,6 +197,10 @@ class Objects:
             multipart_id=multipart_id,
         )
 
+    async def remove_bucket(self, name: str) -> None:
+        """Remove an empty bucket. Raises `NotFoundError`, or `ConflictError` while it holds any version."""
+        await self.offload(lambda: self._catalog.delete_bucket(name))
+
     # --- out ---------------------------------------------------------------------------------------------------------
 
     async def find(self, bucket: str, name: str, version_id: str = "") -> StoredObject | Version | None:
@@ -228,6 +233,14 @@ class Objects:
     def seal_secret(self, key_id: str, secret: str) -> bytes:
         """A key's secret as the catalog keeps it."""
         return self._vault.seal_secret(key_id, secret)
+
+    async def keys(self) -> list[AccessKey]:
+        """All keys, revoked ones included."""
+        return await self.offload(self.store.keys)
+
+    async def revoke(self, key_id: str) -> bool:
+        """Whether it was in force."""
+        return await self.offload(lambda: self.store.revoke_key(key_id, self.clock.now_ms()))
 
     async def secret_of(self, key_id: str) -> tuple[AccessKey, str] | None:
         """A key that is in force, and its secret."""
