@@ -85,6 +85,12 @@ class S3Server:
     # --- one request -------------------------------------------------------------------------------------------------
 
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(raw)
+        except ConnectionError:  # the client has gone: nobody reads what aiohttp does with this
+            return web.Response(status=400)
+
+    async def _answer(self, raw: web.BaseRequest) -> web.StreamResponse:
         self._count += 1
         self.counters.requests += 1
         request_id = f"{self._gateway.objects.clock.now_ms():012X}{self._count & 0xFFFF:04X}"
