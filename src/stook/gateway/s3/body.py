@@ -57,7 +57,7 @@ class Promise:
     """The algorithm to be kept with the object, if any."""
 
 
-def promise_of(headers: Headers, payload_hash: str, *, max_bytes: int = MAX_PUT_BYTES) -> Promise:
+def promise_of(headers: Headers, payload_hash: str, *, max_bytes: int = MAX_PUT_BYTES, summed: bool = True) -> Promise:
     """Read a request's headers. Raises `S3Error`."""
     framed = payload_hash in (SIGNED_CHUNKS, SIGNED_CHUNKS_TRAILER, UNSIGNED_CHUNKS_TRAILER)
     length = headers.get("x-amz-decoded-content-length" if framed else "content-length")
@@ -74,8 +74,9 @@ def promise_of(headers: Headers, payload_hash: str, *, max_bytes: int = MAX_PUT_
     md5 = None if md5_text is None else checksums.decoded(md5_text.strip(), 16)
     if md5_text is not None and md5 is None:
         raise S3Error("InvalidDigest", "Content-MD5 must be the base64 of 16 bytes")
-    checksum, trailer = _checksum_of(headers, framed=framed)
+    checksum, trailer = _checksum_of(headers, framed=framed) if summed else (None, None)
     named = headers.get("x-amz-sdk-checksum-algorithm") or headers.get("x-amz-checksum-algorithm")
+    named = named if summed else None
     algorithm = checksum[0] if checksum else trailer or (checksums.algorithm_named(named) if named else None)
     if named and algorithm and checksums.algorithm_named(named) != algorithm:
         raise S3Error("InvalidRequest", "the checksum sent is not of the algorithm announced")

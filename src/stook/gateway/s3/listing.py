@@ -10,7 +10,7 @@ from stook.gateway.s3.errors import S3Error
 from stook.gateway.s3.request import Answer, Gateway, Request, whole_number, xml_answer
 from stook.gateway.s3.target import uri_encode
 from stook.gateway.s3.xml import Writer, iso_time
-from stook.storage.s3_ports import Page, Version, is_version_id, version_of_id
+from stook.storage.s3_ports import Page, Version, is_version_id, version_id_of, version_of_id
 
 MAX_KEYS = 1000
 
@@ -147,7 +147,8 @@ async def list_versions(gateway: Gateway, request: Request) -> Answer:
     if page.truncated:
         writer.text("NextKeyMarker", write(page.last_name))
         if page.items and page.last_version:
-            writer.text("NextVersionIdMarker", page.items[-1].version_id)
+            # The number also where clients say ``null``: the page goes on behind it though it is deleted meanwhile.
+            writer.text("NextVersionIdMarker", version_id_of(page.last_version, True))
     writer.text("EncodingType", target.get("encoding-type"))
     for item in page.items:
         writer.begin("DeleteMarker" if item.marker else "Version").text("Key", write(item.name))

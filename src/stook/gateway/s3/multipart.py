@@ -213,7 +213,7 @@ async def _copy_range(
 
 async def complete_multipart(gateway: Gateway, request: Request) -> Answer:
     """CompleteMultipartUpload: one transaction. The same again is answered the same."""
-    root, _ = await request.document("CompleteMultipartUpload", MAX_COMPLETE_BYTES)
+    root, _ = await request.document("CompleteMultipartUpload", MAX_COMPLETE_BYTES, summed=False)
     asked = [_asked(node) for node in root.all("Part")]
     if not asked:
         raise malformed()

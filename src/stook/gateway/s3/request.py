@@ -41,8 +41,8 @@ class Request:
     """None: anonymous, which a bucket's policy allowed."""
     now_ms: int
     request_id: str
-    take_body: Callable[[int], RequestBody]
-    """The body, of at most so many bytes; call it once. From here on the client may send it."""
+    take_body: Callable[[int, bool], RequestBody]
+    """The body, of at most so many bytes, and whether checksum headers are about it; call it once."""
 
     @property
     def bucket(self) -> str:
@@ -66,11 +66,13 @@ class Request:
 
     def body(self, max_bytes: int = MAX_PUT_BYTES) -> RequestBody:
         """The body to come. Raises `S3Error` when its headers contradict each other."""
-        return self.take_body(max_bytes)
+        return self.take_body(max_bytes, True)
 
-    async def document(self, root: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> tuple[Node, bytes]:
-        """The body as XML, verified. Raises `S3Error`."""
-        data = await self.body(max_bytes).whole(max_bytes)
+    async def document(
+        self, root: str, max_bytes: int = MAX_DOCUMENT_BYTES, *, summed: bool = True
+    ) -> tuple[Node, bytes]:
+        """The body as XML, verified. Raises `S3Error`. Not `summed`: checksum headers are about something else."""
+        data = await self.take_body(max_bytes, summed).whole(max_bytes)
         return parse(data, root), data
 
 

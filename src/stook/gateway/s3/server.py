@@ -293,8 +293,8 @@ class _Taken:
             if transport is not None and not self._raw.content.is_eof():
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def __call__(self, max_bytes: int) -> RequestBody:
-        promise = promise_of(self._headers, self._caller.payload_hash, max_bytes=max_bytes)
+    def __call__(self, max_bytes: int, summed: bool) -> RequestBody:
+        promise = promise_of(self._headers, self._caller.payload_hash, max_bytes=max_bytes, summed=summed)
         return RequestBody(
             self._raw.content,
             promise,
