@@ -19,6 +19,7 @@ import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError
+
 from steps import run_steps, step
 
 URL = os.environ["AWS_ENDPOINT_URL"]

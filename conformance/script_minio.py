@@ -9,6 +9,7 @@ from datetime import timedelta
 from minio import Minio
 from minio.commonconfig import ComposeSource, CopySource
 from minio.deleteobjects import DeleteObject
+
 from steps import run_steps, step
 
 HOST = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")

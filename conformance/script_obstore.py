@@ -6,6 +6,7 @@ import os
 
 import obstore
 from obstore.store import S3Store
+
 from steps import run_steps, step
 
 B = "obstore-one"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import s3fs
+
 from steps import run_steps, step
 
 FS = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"])

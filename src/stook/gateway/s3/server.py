@@ -135,8 +135,7 @@ class S3Server:
         counts = self.counters.by_operation
         counts[operation.name] = counts.get(operation.name, 0) + 1
         take = _Taken(raw, headers, caller, gateway)
-        if operation.write:
-            await take.go_ahead()
+        take.go_ahead()
         request = Request(raw.method, target, headers, caller.key, now_ms, request_id, take)
         handler = operation.handler
         if handler is None:
@@ -244,16 +243,22 @@ class S3Server:
 
     async def _leave_body(self, raw: web.BaseRequest, response: web.StreamResponse) -> None:
         """What the client still sends is read if it is little, else the connection ends with the answer."""
+        if _expects(raw):
+            response.force_close()
+            return
         if raw.body_exists and not raw.content.is_eof():
-            expecting = raw.headers.get("Expect", "").lower() == "100-continue"
             size = raw.content_length
-            if expecting or size is None or size > DRAIN_BYTES:
+            if size is None or size > DRAIN_BYTES:
                 response.force_close()
                 return
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(5):
                     while await raw.content.readany():
                         pass
+
+
+def _expects(raw: web.BaseRequest) -> bool:
+    return raw.headers.get("Expect", "").lower() == "100-continue"
 
 
 async def _send(response: web.StreamResponse, part: memoryview) -> None:
@@ -280,18 +285,12 @@ class _Taken:
         self._caller = caller
         self._gateway = gateway
 
-    async def go_ahead(self) -> None:
-        """Whoever asked first is let in: they may send."""
-        if (
-            self._headers.get(
-                "expect",
-            )
-            is not None
-            and (self._headers.get("expect") or "").lower() == "100-continue"
-        ):
-            transport = self._raw.transport
-            if transport is not None and not self._raw.content.is_eof():
-                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def go_ahead(self) -> None:
+        """Whoever asked first is let in: they may send. Also with nothing to send: botocore takes an answer without
+        this for the end of the connection, and misreads the next one.
+        """
+        if _expects(self._raw) and self._raw.transport is not None:
+            self._raw.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def __call__(self, max_bytes: int, summed: bool) -> RequestBody:
         promise = promise_of(self._headers, self._caller.payload_hash, max_bytes=max_bytes, summed=summed)
