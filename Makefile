@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 FUZZ_STAMP := $(VENV)/.fuzz-ready
+DATA_STAMP := $(VENV)/.data-ready
 ONLY ?=
 FUZZ_SECONDS ?= 60
 
@@ -25,6 +26,10 @@ $(FUZZ_STAMP): $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --group fuzz
 	touch $(FUZZ_STAMP)
 
+$(DATA_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --group data
+	touch $(DATA_STAMP)
+
 demo: setup ## a network on this machine: store a directory, kill farmers, read every byte back
 	$(BIN)/stook demo
 
@@ -37,6 +42,7 @@ check: setup ## format, lint, types, imports, unit and property tests (a minute 
 
 test: setup ## every test but the soak
 	@$(MAKE) --no-print-directory $(FUZZ_STAMP) || echo "atheris could not be installed: the fuzzing test will be skipped"
+	@$(MAKE) --no-print-directory $(DATA_STAMP) || echo "pandas and others could not be installed: their tests will be skipped"
 	$(BIN)/pytest -q -m "not soak"
 
 format: setup ## put the code in its format
@@ -55,6 +61,9 @@ soak: setup ## the long tests: a hundred kills, long fuzzing
 fuzz: setup $(FUZZ_STAMP) ## coverage-guided fuzzing, kept in .fuzz; ONLY=wire. FUZZ_SECONDS=600 choose (docs/testing.md)
 	$(BIN)/python tests/fuzz/fuzz_run.py --only "$(ONLY)" --seconds $(FUZZ_SECONDS)
 
+conformance: setup ## real S3 clients against a demo network; installs them first (a few minutes)
+	$(BIN)/python -m conformance.run --json bench/results/conformance.json
+
 bench: setup ## benchmarks, JSON under bench/results (see bench/README.md)
 	$(BIN)/python -m bench.run
 
@@ -63,5 +72,5 @@ bench-tahoe: setup ## Stook beside Tahoe-LAFS from PyPI, interleaved (see bench/
 	$(BIN)/python -m bench.versus.repair --rounds 3
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venv-tahoe .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results dist build
+	rm -rf $(VENV) .venv-conformance .venv-tahoe .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results dist build
 	find . -name __pycache__ -prune -exec rm -rf {} +
