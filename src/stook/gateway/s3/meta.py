@@ -185,20 +185,22 @@ def check_read(headers: Headers, version: Version, prefix: str = "") -> bool:
     if match is not None:
         if not _matches(match, version.etag):
             raise failed
-    elif unmodified is not None and version.modified_ms // 1000 > (parse_http_date(unmodified) or _NEVER):
+    elif _is_later(version, unmodified):
         raise failed
     changed = True
     if none is not None:
         changed = not _matches(none, version.etag)
-    elif since is not None and (limit := parse_http_date(since)) is not None:
-        changed = version.modified_ms // 1000 > limit
+    elif since is not None:
+        changed = _is_later(version, since, no_date=True)
     if not changed and prefix:
         raise failed
     return changed
 
 
-_NEVER = 1 << 62
-"""What is no date restricts nothing."""
+def _is_later(version: Version, text: str | None, *, no_date: bool = False) -> bool:
+    """Whether it is newer than a date in a header; what is no date restricts nothing."""
+    limit = None if text is None else parse_http_date(text)
+    return no_date if limit is None else version.modified_ms // 1000 > limit
 
 
 def _matches(wanted: str, etag: str) -> bool:
