@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import string
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from stook.assembly import Renter, SystemClock, system_entropy
 from stook.chore import Chore
-from stook.errors import EnvironmentFault, UserError
+from stook.errors import EnvironmentFault, StookError, UserError
 from stook.gateway.s3.janitor import Janitor
 from stook.gateway.s3.request import Gateway
 from stook.gateway.s3.server import S3Server
@@ -82,6 +83,8 @@ async def serve_s3(
     async with AsyncExitStack() as stack:
         objects = await stack.enter_async_context(open_objects(renter))
         tidy = Chore("tidy s3", TIDY_SECONDS, renter.client.collect_garbage, on_error)
+        with contextlib.suppress(StookError):  # what a gateway that was killed left behind; the list of it is durable
+            await tidy.step()
         janitor = Janitor(objects, on_error)
         gateway = Gateway(
             objects=objects,
