@@ -353,9 +353,9 @@ def check_conditions(conditions: Conditions, row: Row[Any] | None) -> None:
         if not present or row is None:
             raise MissingError("there is no object to match")
         if conditions.if_match not in ("*", etag_of(row)):
-            raise ConditionFailedError("the object has another entity tag")
+            raise ConditionFailedError("If-Match", "the object has another entity tag")
     if present and row is not None and conditions.if_none_match in ("*", etag_of(row)):
-        raise ConditionFailedError("there is such an object already")
+        raise ConditionFailedError("If-None-Match", "there is such an object already")
 
 
 def _place(connection: Connection, draft: ObjectDraft, loose: set[int]) -> Version:

@@ -29,6 +29,11 @@ Pairs = tuple[tuple[str, str], ...]
 class ConditionFailedError(ConflictError):
     """A write or delete came with a condition that does not hold now; nothing was changed."""
 
+    def __init__(self, condition: str, message: str) -> None:
+        super().__init__(message)
+        self.condition = condition
+        """The header's name."""
+
 
 class MissingError(NotFoundError):
     """A condition names what is there, and nothing is; or there is no such version, upload or part."""

@@ -68,12 +68,16 @@ STATUS_OF: dict[str, int] = {
 class S3Error(Exception):
     """An answer that is an error. `code` is one of `STATUS_OF`."""
 
-    def __init__(self, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, *, headers: dict[str, str] | None = None, condition: str | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.status = STATUS_OF[code]
         self.message = message
         self.headers = headers or {}
+        self.condition = condition
+        """The header whose condition did not hold."""
 
 
 def not_implemented(what: str) -> S3Error:
@@ -84,7 +88,7 @@ def not_implemented(what: str) -> S3Error:
 def s3_error(error: StookError, *, missing: str = "NoSuchKey") -> S3Error:
     """Our own errors in S3's terms. `missing` is what a `NotFoundError` means where it was raised."""
     if isinstance(error, ConditionFailedError):
-        return S3Error("PreconditionFailed", str(error))
+        return S3Error("PreconditionFailed", str(error), condition=error.condition)
     if isinstance(error, MissingError):
         return S3Error(missing, str(error))
     if isinstance(error, LockedError):

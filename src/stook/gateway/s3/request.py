@@ -112,7 +112,8 @@ def xml_answer(writer: Writer, *, status: int = 200, headers: dict[str, str] | N
 def error_answer(error: S3Error, request_id: str, resource: str) -> Answer:
     """An error as S3 says it."""
     writer = Writer("Error")
-    writer.text("Code", error.code).text("Message", error.message).text("Resource", resource)
+    writer.text("Code", error.code).text("Message", error.message).text("Condition", error.condition)
+    writer.text("Resource", resource)
     writer.text("RequestId", request_id)
     body = writer.document().replace(b' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"', b"", 1)
     return Answer(error.status, {"Content-Type": "application/xml", **error.headers}, body)
