@@ -8,13 +8,14 @@ import fuzz_audits
 import fuzz_endpoint
 import fuzz_farmer
 import fuzz_messages
+import fuzz_s3
 import fuzz_session
 import fuzz_stored
 from fuzz_base import TARGETS, Target
 
 __all__ = ["FINDINGS", "TARGETS", "Target", "findings", "rooms"]
 
-rooms = (fuzz_messages, fuzz_stored, fuzz_session, fuzz_endpoint, fuzz_farmer, fuzz_audits)
+rooms = (fuzz_messages, fuzz_stored, fuzz_session, fuzz_endpoint, fuzz_farmer, fuzz_audits, fuzz_s3)
 FINDINGS = Path(__file__).parent / "findings"
 """Inputs that once broke something, one folder for each target; never deleted, replayed by `make check`."""
 

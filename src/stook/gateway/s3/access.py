@@ -83,5 +83,5 @@ async def authorise(gateway: Gateway, operation: Operation, target: Target, key:
         raise denied from None
     if document is None or target.has("versionId"):
         raise denied
-    if not policy.parse_policy(document, target.bucket).allows(operation.public, target.key):
+    if not policy.policy_of(document, target.bucket).allows(operation.public, target.key):
         raise denied

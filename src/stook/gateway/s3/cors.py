@@ -23,7 +23,6 @@ class CorsRule:
     max_age_seconds: int | None
 
 
-@lru_cache(maxsize=256)
 def parse_cors(data: bytes) -> tuple[CorsRule, ...]:
     """The rules of a document. Raises `S3Error`."""
     root = parse(data, "CORSConfiguration")
@@ -46,6 +45,10 @@ def parse_cors(data: bytes) -> tuple[CorsRule, ...]:
     if not 1 <= len(rules) <= MAX_RULES:
         raise malformed()
     return tuple(rules)
+
+
+cors_of = lru_cache(maxsize=256)(parse_cors)
+"""The same, remembered: pages ask often."""
 
 
 def _printable(text: str) -> bool:

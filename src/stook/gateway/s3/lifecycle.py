@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from stook.gateway.s3.errors import S3Error, not_implemented
 from stook.gateway.s3.xml import Node, malformed, parse, parse_time
@@ -41,7 +40,6 @@ class Rule:
         return self.under_bytes is None or version.size_bytes < self.under_bytes
 
 
-@lru_cache(maxsize=256)
 def parse_rules(data: bytes) -> tuple[Rule, ...]:
     """The rules of a document that are enabled. Raises `S3Error`."""
     root = parse(data, "LifecycleConfiguration")

@@ -33,7 +33,6 @@ class Public:
         return action == GET and (name in self.exact or any(name.startswith(each) for each in self.prefixes))
 
 
-@lru_cache(maxsize=256)
 def parse_policy(data: bytes, bucket: str) -> Public:
     """What a policy allows. Raises `S3Error` for what is none, and for what we do not have."""
     try:
@@ -64,6 +63,10 @@ def parse_policy(data: bytes, bucket: str) -> Public:
                     raise not_implemented("policies with wildcards but at the end of a resource")
                 (prefixes if pattern.endswith("*") else exact).append(pattern.removesuffix("*"))
     return Public(tuple(prefixes), tuple(exact), listing)
+
+
+policy_of = lru_cache(maxsize=256)(parse_policy)
+"""The same, remembered: policies are asked for by every anonymous request."""
 
 
 def _statement(statement: Any) -> tuple[set[str], list[str]]:

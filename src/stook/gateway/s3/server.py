@@ -19,7 +19,7 @@ from stook.errors import BugError, StookError
 from stook.gateway.s3.access import Caller, authorise, identify
 from stook.gateway.s3.body import RequestBody, promise_of
 from stook.gateway.s3.configuration import CORS
-from stook.gateway.s3.cors import cors_headers, parse_cors
+from stook.gateway.s3.cors import cors_headers, cors_of
 from stook.gateway.s3.errors import S3Error, s3_error
 from stook.gateway.s3.operations import Operation, operation_of
 from stook.gateway.s3.request import Answer, Gateway, Request, error_answer
@@ -186,7 +186,7 @@ class S3Server:
             data = await self._gateway.setting(target.bucket, CORS)
         except StookError:
             return None
-        return None if data is None else cors_headers(parse_cors(data), origin, method, asked)
+        return None if data is None else cors_headers(cors_of(data), origin, method, asked)
 
     async def _preflight(self, target: Target, headers: Headers, origin: str) -> Answer:
         method = headers.get("access-control-request-method")
