@@ -42,7 +42,8 @@ CLOSE_SECONDS = 120.0
 """How long closing waits for the shards beyond the durable ones."""
 ERASE_SECONDS = 10.0
 _PAGE = 1000
-_CHUNK = 4 << 20
+_CHUNK = 256 << 10
+"""Hashing less than this takes less time than handing it to a thread."""
 
 Data = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterator[bytes]
 """What can be put: bytes, the path of a file, or an iterator of bytes."""
@@ -134,15 +135,15 @@ class Store:
     async def _opened(self, data: Data) -> AsyncIterator[tuple[_Hashed, int | None]]:
         if isinstance(data, bytes | bytearray | memoryview):
             view = memoryview(data).cast("B")
-            yield _Hashed(_Memory(view)), len(view)
+            yield _Hashed(_Memory(view), self._objects), len(view)
         elif isinstance(data, str | os.PathLike):
             source = await self._objects.offload(lambda: FileSource(Path(data)))
             try:
-                yield _Hashed(_File(source, self._objects)), source.size_bytes
+                yield _Hashed(_File(source, self._objects), self._objects), source.size_bytes
             finally:
                 await self._objects.offload(source.close)
         else:
-            yield _Hashed(_Iterated(data)), None
+            yield _Hashed(_Iterated(data), self._objects), None
 
     async def copy(self, bucket: str, name: str, to_bucket: str, to_name: str) -> ObjectInfo:
         """Another object of the same bytes, none of which moves. Raises `NotFoundError`."""
@@ -269,14 +270,17 @@ def _info(bucket: str, version: Version, facts: ObjectFacts | None = None) -> Ob
 class _Hashed:
     """A body whose MD5 is known at its end."""
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, objects: Objects) -> None:
         self._body = body
+        self._offload = objects.offload
         self._md5 = hashlib.md5(usedforsecurity=False)
 
     async def fill(self, buffer: memoryview) -> int:
         got = await self._body.fill(buffer)
-        for at in range(0, got, _CHUNK):
-            self._md5.update(buffer[at : min(at + _CHUNK, got)])
+        if got > _CHUNK:
+            await self._offload(lambda: self._md5.update(buffer[:got]))
+        else:
+            self._md5.update(buffer[:got])
         return got
 
     def md5(self) -> str:

@@ -91,7 +91,6 @@ async def serve_s3(
             owner_id=renter.key.node_id.hex().ljust(64, "0"),
             region=region,
             domains=(*(each.lower() for each in domains), *DEFAULT_DOMAINS),
-            tidy=lambda: None,
         )
         server = S3Server(gateway, max_connections=max_connections, on_error=on_error)
         try:

@@ -20,6 +20,8 @@ class CommitDesk:
         self._offload = offload
         self._drafts: list[tuple[ObjectDraft, asyncio.Future[Version]]] = []
         self._finished: list[bytes] = []
+        self._unnoted: list[bytes] = []
+        """Finished uploads whose transaction failed."""
         self._worker: asyncio.Task[None] | None = None
 
     async def commit(self, draft: ObjectDraft) -> Version:
@@ -50,7 +52,7 @@ class CommitDesk:
         try:
             while self._drafts or self._finished:
                 some, self._drafts = self._drafts[:_MOST], self._drafts[_MOST:]
-                over, self._finished = self._finished, []
+                over, self._finished, self._unnoted = self._finished + self._unnoted, [], []
                 await self._commit(some, over)
         finally:
             self._worker = None
@@ -61,6 +63,8 @@ class CommitDesk:
         try:
             results = await self._offload(lambda: self._store.commit(drafts, over))
         except Exception as error:
+            # Those uploads are over all the same: it is noted with the next commit, or at the next start.
+            self._unnoted += over
             for _, turn in some:
                 if not turn.done():
                     turn.set_exception(error)

@@ -106,7 +106,6 @@ class ObjectFacts(Record):
     """Sizes of its parts, when it came in parts."""
     multipart_id: bytes = b""
     """The upload it came by, so that completing that again is answered again."""
-    part_checksums: Annotated[tuple[str, ...], Meta(max_length=MAX_PARTS)] = ()
 
 
 class MultipartPlan(Record):

@@ -66,7 +66,6 @@ async def delete_bucket(gateway: Gateway, request: Request) -> Answer:
         await gateway.objects.remove_bucket(request.bucket)
     except ConflictError as error:
         raise S3Error("BucketNotEmpty", str(error)) from error
-    gateway.tidy()
     return Answer(204)
 
 

@@ -246,7 +246,6 @@ async def complete_multipart(gateway: Gateway, request: Request) -> Answer:
         version = await gateway.objects.complete(new, multipart_id, parts)
     except MissingError as error:
         raise S3Error("NoSuchKey" if conditions.if_match else "NoSuchUpload", str(error)) from error
-    gateway.tidy()
     return _completed(request, version, facts, versioned=versioned)
 
 
@@ -325,7 +324,6 @@ async def abort_multipart(gateway: Gateway, request: Request) -> Answer:
         await gateway.objects.offload(lambda: store.abort_multipart(request.bucket, request.name, multipart_id))
     except MissingError as error:
         raise S3Error("NoSuchUpload", str(error)) from error
-    gateway.tidy()
     return Answer(204)
 
 

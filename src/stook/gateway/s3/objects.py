@@ -72,7 +72,6 @@ async def put_object(gateway: Gateway, request: Request) -> Answer:
         facts = ObjectFacts(headers=facts.headers, metadata=facts.metadata, checksum=checksum)
         new = NewObject(of.bucket, request.name, came.md5, facts, tags, lock, conditions)
         version = await objects.commit(new, landed)
-    gateway.tidy()
     headers = {"ETag": f'"{version.etag}"'}
     if checksum is not None:
         headers |= {f"x-amz-checksum-{checksum[0]}": checksum[1], "x-amz-checksum-type": checksum[2]}
@@ -234,7 +233,6 @@ async def copy_object(gateway: Gateway, request: Request) -> Answer:
             # The source was replaced between our look and the commit, and its segments given up: look again.
             if not left or s3_error(error).code != "ConditionalRequestConflict":
                 raise
-    gateway.tidy()
     writer = Writer("CopyObjectResult")
     writer.text("LastModified", iso_time(version.modified_ms)).text("ETag", f'"{version.etag}"')
     if new.facts.checksum is not None:
@@ -312,9 +310,7 @@ async def delete_object(gateway: Gateway, request: Request) -> Answer:
 async def _delete(gateway: Gateway, request: Request, wanted: list[Wanted]) -> list[Gone | StookError]:
     bypass = (request.headers.get("x-amz-bypass-governance-retention") or "").lower() == "true"
     store, now_ms = gateway.objects.store, request.now_ms
-    gone = await gateway.objects.offload(lambda: store.delete(request.bucket, wanted, now_ms=now_ms, bypass=bypass))
-    gateway.tidy()
-    return gone
+    return await gateway.objects.offload(lambda: store.delete(request.bucket, wanted, now_ms=now_ms, bypass=bypass))
 
 
 async def delete_objects(gateway: Gateway, request: Request) -> Answer:

@@ -84,8 +84,6 @@ class Gateway:
     owner_id: str
     region: str
     domains: tuple[str, ...]
-    tidy: Callable[[], None]
-    """Something was given up: let it be collected soon."""
 
     async def bucket(self, request: Request) -> BucketFacts:
         """The bucket of a request. Raises `NotFoundError`."""
