@@ -6,6 +6,7 @@ STAMP := $(VENV)/.ready
 FUZZ_STAMP := $(VENV)/.fuzz-ready
 # One process a core; tests of one file stay together, because they share what is dear to set up.
 PARALLEL := $(BIN)/pytest -q -m "not soak" -n auto --dist loadfile
+DATA_STAMP := $(VENV)/.data-ready
 ONLY ?=
 FUZZ_SECONDS ?= 60
 
@@ -27,6 +28,10 @@ $(FUZZ_STAMP): $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --group fuzz
 	touch $(FUZZ_STAMP)
 
+$(DATA_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --group data
+	touch $(DATA_STAMP)
+
 demo: setup ## a network on this machine: store a directory, kill farmers, read every byte back
 	$(BIN)/stook demo
 
@@ -44,6 +49,7 @@ fast: setup
 test: fast ## every test but the soak
 	@$(MAKE) --no-print-directory $(FUZZ_STAMP) || echo "atheris could not be installed: the fuzzing test will be skipped"
 	@test -d $(VENV)/anvil || $(MAKE) --no-print-directory anvil || echo "anvil could not be installed: tests on a chain will be skipped"
+	@$(MAKE) --no-print-directory $(DATA_STAMP) || echo "pandas and others could not be installed: their tests will be skipped"
 	$(PARALLEL) tests/network
 	$(BIN)/pytest -q -m "not soak" tests/system
 
@@ -75,6 +81,9 @@ anvil: setup ## a development node for settlement evm, by npm, into the virtual 
 contracts: setup ## compile the contracts of settlement evm into the package
 	$(BIN)/python tests/support/chain_build.py
 
+conformance: setup ## real S3 clients against a demo network; installs them first (a few minutes)
+	$(BIN)/python -m conformance.run --json bench/results/conformance.json
+
 bench: setup ## benchmarks, JSON under bench/results (see bench/README.md)
 	$(BIN)/python -m bench.run
 
@@ -83,5 +92,5 @@ bench-tahoe: setup ## Stook beside Tahoe-LAFS from PyPI, interleaved (see bench/
 	$(BIN)/python -m bench.versus.repair --rounds 3
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venv-tahoe .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results dist build
+	rm -rf $(VENV) .venv-conformance .venv-tahoe .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results dist build
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -746,6 +746,7 @@ class Renter:
     settings: Settings
     key: NodeKey
     """Signs restore certificates."""
+    catalog: SqlCatalog
 
 
 @asynccontextmanager
@@ -788,7 +789,7 @@ async def open_renter(home: Path, *, passphrase: str | None = None, refresh: boo
         if refresh:
             await agent.refresh()
             await agent.discover_if_needed()
-        yield Renter(client, agent, settings, key)
+        yield Renter(client, agent, settings, key, catalog)
 
 
 def _pointers(

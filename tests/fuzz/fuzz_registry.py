@@ -11,6 +11,7 @@ import fuzz_joining
 import fuzz_market
 import fuzz_messages
 import fuzz_overlay
+import fuzz_s3
 import fuzz_session
 import fuzz_stored
 from fuzz_base import TARGETS, Target
@@ -27,6 +28,7 @@ rooms = (
     fuzz_overlay,
     fuzz_market,
     fuzz_joining,
+    fuzz_s3,
 )
 FINDINGS = Path(__file__).parent / "findings"
 """Inputs that once broke something, one folder for each target; never deleted, replayed by `make check`."""

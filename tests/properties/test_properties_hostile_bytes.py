@@ -110,6 +110,7 @@ READS = re.compile(r"(parse|decode|decrypt|open|read|load|inspect|verify|check|u
 """Names of functions that take what others made."""
 NEEDS_NONE = {
     "assembly.check_farmer_home": "looks for files and leaves their content to targets of their own",
+    "api.open_store_sync": "opens a home",
     "assembly.load_agent_keys": "load_secrets, which has a target",
     "assembly.load_owner": "load_secrets, which has a target",
     "codec.decode": "every record target",

@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData
 
+import s3_catalog as s3
 from stook.audits.allowance import Allowance
 from stook.audits.containment import Silence
 from stook.errors import ConfigError, CorruptionError, EnvironmentFault
@@ -24,6 +25,7 @@ from stook.storage.catalog_tables import CATALOG_SCHEMA, catalog_metadata
 from stook.storage.database import MIGRATIONS, Database, Schema
 from stook.storage.drill_ports import DrillSums
 from stook.storage.renter_ports import BucketTotals, OutcomeKind, PlacementState
+from stook.storage.s3_ports import Lock, Retention, Standing, StoredObject
 
 DATA = Path(__file__).parent / "data"
 
@@ -136,6 +138,30 @@ def test_an_agent_database_of_the_third_schema_is_read(tmp_path: Path) -> None:
     assert (asked[1].terms.revision, asked[1].terms.end_ms) == (1, held[0].contract.terms.end_ms + 1000)
     assert asked[1].renter_signature == b"r" * 64
     store.close()
+
+
+def test_a_catalog_of_the_fourth_schema_is_read(tmp_path: Path) -> None:
+    catalog = SqlCatalog.open(kept("catalog-v4", tmp_path / "catalog.db"))
+    page = catalog.s3.list_versions("photos", prefix="", delimiter="", after="", after_version=0, limit=9)
+    assert [(each.name, each.etag, each.standing, each.version_id, each.latest) for each in page.items] == [
+        ("a\0🌾", "second", Standing.CURRENT, "0000000000000002", True),
+        ("a\0🌾", "first", Standing.OLD, "null", False),
+        ("gone", "", Standing.MARKER, "0000000000000002", True),
+        ("gone", "third", Standing.OLD, "0000000000000001", False),
+    ]
+    found = catalog.s3.find("photos", "a\0🌾")
+    assert isinstance(found, StoredObject)
+    assert (found.facts, found.tags, found.entry.segment_ids) == (s3.FACTS, (("k", "v"),), (sid(2),))
+    assert found.entry.sealed_record == "a\0🌾 2".encode()
+    locked = catalog.s3.find("locked", "kept")
+    assert isinstance(locked, StoredObject)
+    assert locked.lock == Lock(Retention.COMPLIANCE, 5000, True)
+    assert catalog.s3.multipart("photos", "film", s3.MULTIPART).plan == s3.PLAN
+    assert catalog.s3.parts(s3.MULTIPART) == [s3.part()]
+    assert catalog.s3.setting("photos", "cors") == b"<CORSConfiguration/>"
+    assert catalog.s3.key("KEY") == replace(s3.KEY, revoked_ms=4500)
+    assert catalog.garbage(9) == []
+    catalog.close()
 
 
 # -- the way to the present schema

@@ -52,9 +52,20 @@ def _parse_code(text: str) -> tuple[int, int]:
     help="How farmers are paid; evm starts a development node of its own (see `make anvil`).",
 )
 @click.option("--keep", is_flag=True, help="Leave the farmers' and the renter's directories behind.")
+@click.option("--serve-s3", type=click.IntRange(0, 65_535), metavar="PORT", help="Serve S3 there instead; with --hold.")
+@click.option("--hold", is_flag=True, help="With --serve-s3: keep farmers and gateway until interrupted.")
 @json_option
 def demo_command(
-    farmers: int, kill: int, path: Path | None, size: str, code: str | None, settlement: str, keep: bool, as_json: bool
+    farmers: int,
+    kill: int,
+    path: Path | None,
+    size: str,
+    code: str | None,
+    settlement: str,
+    keep: bool,
+    serve_s3: int | None,
+    hold: bool,
+    as_json: bool,
 ) -> None:
     """A whole network on this machine: store a directory, kill farmers, repair, kill more, read every byte back.
 
@@ -67,7 +78,12 @@ def demo_command(
 
     With --json the last line is one JSON object; rates and CPU seconds there cover only the generated file, after
     start-up, all processes together, per GB of plain data.
+
+    With --serve-s3 PORT --hold nothing is killed: the farmers and an S3 gateway before them stay until interrupted.
+    Its keys come from STOOK_S3_ACCESS_KEY and STOOK_S3_SECRET_KEY, or are made and shown.
     """
+    if hold is not (serve_s3 is not None):
+        raise UserError("--serve-s3 PORT and --hold go together")
     from stook.cli.demo_picture import FarmerLine, Lines, LivePicture, Picture
     from stook.cli.demo_run import Demo, DemoPlan
     from stook.cli.local_network import LocalNetwork
@@ -97,6 +113,12 @@ def demo_command(
             download_price_per_gib=DOWNLOAD_PRICE,
             pay=chain.farmer_settings if chain is not None else None,
         )
+        if serve_s3 is not None:
+            from stook.cli.demo_s3 import hold_s3
+
+            with network:
+                run(hold_s3(plan, root, network, serve_s3, as_json=as_json))
+            return
         picture: Picture
         if on_terminal() and not as_json:
             picture = LivePicture([FarmerLine(farmer.name) for farmer in network.farmers])

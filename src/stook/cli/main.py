@@ -42,6 +42,8 @@ COMMANDS: dict[str, str] = {
     "market": "cmd_market",
     "agent": "cmd_agent",
     "repair": "cmd_repair",
+    "serve": "cmd_serve",
+    "keys": "cmd_keys",
     "farm": "cmd_farm",
     "audit": "cmd_audit",
     "pay": "cmd_pay",

@@ -1,1 +1,1 @@
-"""HTTP in and out; translates and holds no rule. Still empty."""
+"""HTTP in and out: translates, and holds no rule of storage."""

@@ -27,6 +27,7 @@ from stook.renter.in_order import fetch_in_order
 from stook.renter.journal_seal import JournalKeys
 from stook.renter.meter import Meter
 from stook.renter.mill import Mill
+from stook.renter.objects import Objects
 from stook.renter.outlook import Outlook, outlook
 from stook.renter.pointers import RecoveryPointers
 from stook.renter.ports import Agent, AgentStatus, Item, OnProgress, Sink
@@ -50,6 +51,7 @@ from stook.storage.renter_ports import (
     ObjectEntry,
     ObjectSummary,
 )
+from stook.storage.s3_ports import S3Store
 from stook.wire.endpoint import Endpoint
 
 _PAGE = 500
@@ -207,6 +209,22 @@ class Client:
             presence=presence,
         )
         return self.saver
+
+    def objects(self, store: S3Store) -> Objects:
+        """The way in and out for streams, over the S3 half of the same catalog: open it, and close it before this."""
+        return Objects(
+            agent=self._agent,
+            mill=self._mill,
+            slots=self._slots,
+            vault=self._vault,
+            downloader=self._downloader,
+            arrivals=self._arrivals,
+            catalog=self._catalog,
+            store=store,
+            clock=self._clock,
+            entropy=self._entropy,
+            offload=self._offload,
+        )
 
     def drill_loop(
         self,
@@ -488,7 +506,7 @@ class Client:
         Raises `NotFoundError` without the bucket.
         """
         wanted = list(names)
-        gone = await self._offload(lambda: self._catalog.delete_many(bucket, wanted))
+        gone = await self._offload(lambda: self._catalog.delete_many(bucket, wanted, at_ms=self._clock.now_ms()))
         await self._tidy()
         return gone
 

@@ -84,6 +84,17 @@ class Vault:
             raise CorruptionError(f"{entry.bucket}/{entry.name}: the catalog and the sealed record disagree")
         return record
 
+    def _secret_context(self, key_id: str) -> RecordContext:
+        return RecordContext(RECORD_FORMAT, self._network, b"", b"access-key:" + key_id.encode(), 0)
+
+    def seal_secret(self, key_id: str, secret: str) -> bytes:
+        """The secret of an access key as the catalog keeps it."""
+        return seal_record(self._root, self._secret_context(key_id), secret.encode(), salt=self._entropy(SALT_BYTES))
+
+    def open_secret(self, key_id: str, sealed: bytes) -> str:
+        """The secret. Raises `CorruptionError` when it belongs to another key."""
+        return open_record(self._root, self._secret_context(key_id), sealed).decode()
+
 
 def _decoded(read: Callable[[bytes], T], plain: bytes) -> T:
     try:

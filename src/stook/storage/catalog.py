@@ -5,7 +5,7 @@ The file holds names in the clear and records sealed with content keys: it stays
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from stook.storage.catalog_rows import (
     add_segments,
     bucket_row,
     bury,
-    delete_objects,
     delete_uploads,
+    highest_versions,
     live_segments,
     object_row,
     object_rows,
@@ -32,8 +32,10 @@ from stook.storage.catalog_rows import (
     read_upload,
     take_numbers,
 )
+from stook.storage.catalog_s3 import SqlS3
 from stook.storage.catalog_tables import (
     CATALOG_SCHEMA,
+    CURRENT,
     buckets,
     garbage,
     object_segments,
@@ -43,6 +45,7 @@ from stook.storage.catalog_tables import (
     upload_segments,
     uploads,
 )
+from stook.storage.catalog_versions import forget_s3, last_version, mark_deleted, retire
 from stook.storage.database import Database, chunks, insert_rows
 from stook.storage.journal import SqlJournal
 from stook.storage.names import bucket_name_bytes, name_bytes, prefix_bytes
@@ -68,6 +71,7 @@ class SqlCatalog:
         self.drills = SqlDrills(database)
         self.journal = SqlJournal(database)
         """What of all this is saved on the network."""
+        self.s3 = SqlS3(database)
 
     @classmethod
     def open(cls, path: Path) -> SqlCatalog:
@@ -114,6 +118,7 @@ class SqlCatalog:
                 raise ConflictError(f"the bucket {name!r} is not empty")
             left = connection.scalars(select(uploads.c.number).where(uploads.c.bucket == number)).all()
             bury(connection, delete_uploads(connection, left))
+            bury(connection, forget_s3(connection, number))
             forget_drills(connection, number)
             connection.execute(delete(buckets).where(buckets.c.number == number))
 
@@ -122,7 +127,7 @@ class SqlCatalog:
         with self._database.read() as connection:
             number = bucket_row(connection, bucket).number
             query = select(func.count(), func.coalesce(func.sum(objects.c.size_bytes), 0))
-            count, size = connection.execute(query.where(objects.c.bucket == number)).one()
+            count, size = connection.execute(query.where(objects.c.bucket == number, CURRENT)).one()
         return BucketTotals(objects=count, size_bytes=size)
 
     # -- objects
@@ -132,8 +137,8 @@ class SqlCatalog:
         wanted = {name_bytes(name): name for name in names}
         with self._database.read() as connection:
             of = bucket_row(connection, bucket)
-            present = object_rows(connection, of.number, wanted)
-        return {name: _version_of(present.get(key), of) + 1 for key, name in wanted.items()}
+            present = highest_versions(connection, of, wanted)
+        return {name: last_version(of, present.get(key)) + 1 for key, name in wanted.items()}
 
     def commit(
         self,
@@ -147,14 +152,15 @@ class SqlCatalog:
         with self._database.write() as connection:
             named = {each.bucket for each in entries} | {bucket for bucket, _ in expected or ()}
             rows = {name: bucket_row(connection, name) for name in sorted(named)}
-            replaced = _check_versions(connection, rows, entries, expected or {})
+            _check_versions(connection, rows, entries, expected or {})
             numbers = add_segments(connection, segments)
             loose = set(numbers.values())
             if upload_id is not None:
                 loose |= delete_uploads(connection, [_upload_number(connection, upload_id)])
             known = {segment_id for each in entries for segment_id in each.segment_ids} - numbers.keys()
             numbers.update(live_segments(connection, known))
-            loose |= delete_objects(connection, replaced)
+            for of, names in _by_bucket(entries, rows):
+                loose |= retire(connection, of, names)
             _insert_objects(connection, entries, rows, numbers)
             bury(connection, loose)
 
@@ -186,27 +192,23 @@ class SqlCatalog:
             next_after=last.name if isinstance(last, ObjectSummary) else last,
         )
 
-    def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
+    def delete(self, bucket: str, name: str, *, expected: int | None = None, at_ms: int = 0) -> bool:
         """See the port."""
-        return bool(self._delete(bucket, [name], expected))
+        return bool(self._delete(bucket, [name], expected, at_ms))
 
-    def delete_many(self, bucket: str, names: Iterable[str]) -> frozenset[str]:
+    def delete_many(self, bucket: str, names: Iterable[str], *, at_ms: int = 0) -> frozenset[str]:
         """See the port."""
-        return self._delete(bucket, names, None)
+        return self._delete(bucket, names, None, at_ms)
 
-    def _delete(self, bucket: str, names: Iterable[str], expected: int | None) -> frozenset[str]:
+    def _delete(self, bucket: str, names: Iterable[str], expected: int | None, at_ms: int) -> frozenset[str]:
         wanted = {name_bytes(name): name for name in names}
         with self._database.write() as connection:
             of = bucket_row(connection, bucket)
             present = object_rows(connection, of.number, wanted)
             for key, name in wanted.items():
-                if expected is not None and expected != _version_of(present.get(key), None):
+                if expected is not None and expected != _version_of(present.get(key)):
                     raise VersionConflictError([(bucket, name)])
-            bury(connection, delete_objects(connection, [row.number for row in present.values()]))
-            highest = max((row.version for row in present.values()), default=0)
-            if highest > of.version_floor:
-                statement = update(buckets).where(buckets.c.number == of.number)
-                connection.execute(statement.values(version_floor=highest))
+            bury(connection, mark_deleted(connection, of, present, now_ms=at_ms))
         return frozenset(wanted[key] for key in present)
 
     # -- segments
@@ -341,11 +343,16 @@ class SqlCatalog:
             return [read_upload(row) for row in connection.execute(query)]
 
 
-def _version_of(row: ObjectRow | None, of: BucketRow | None) -> int:
-    """The highest version the name had; without `of`, the present one (0: none)."""
-    if row is not None:
-        return row.version
-    return 0 if of is None else of.version_floor
+def _version_of(row: ObjectRow | None) -> int:
+    """The present version; 0: none."""
+    return 0 if row is None else row.version
+
+
+def _by_bucket(
+    entries: Sequence[ObjectEntry], rows: Mapping[str, BucketRow]
+) -> Iterator[tuple[BucketRow, list[bytes]]]:
+    for name, of in rows.items():
+        yield of, [name_bytes(each.name) for each in entries if each.bucket == name]
 
 
 def _check_versions(
@@ -353,29 +360,23 @@ def _check_versions(
     rows: Mapping[str, BucketRow],
     entries: Sequence[ObjectEntry],
     expected: Mapping[tuple[str, str], int],
-) -> list[int]:
-    """Numbers of the objects to be replaced. Raises `VersionConflictError`."""
-    replaced: list[int] = []
+) -> None:
+    """Raises `VersionConflictError`."""
     wrong: list[tuple[str, str]] = []
     for bucket, of in rows.items():
         mine = [each for each in entries if each.bucket == bucket]
         named = {name: version for (where, name), version in expected.items() if where == bucket}
         keys = {name: name_bytes(name) for name in {each.name for each in mine} | named.keys()}
-        present = object_rows(connection, of.number, keys.values())
-        wrong += [
-            (bucket, name) for name, version in named.items() if version != _version_of(present.get(keys[name]), None)
-        ]
+        present = object_rows(connection, of.number, map(name_bytes, named)) if named else {}
+        highest = highest_versions(connection, of, keys.values())
+        wrong += [(bucket, name) for name, version in named.items() if version != _version_of(present.get(keys[name]))]
         seen: set[str] = set()
         for each in mine:
-            row = present.get(keys[each.name])
-            if each.version <= _version_of(row, of) or each.name in seen:
+            if each.version <= last_version(of, highest.get(keys[each.name])) or each.name in seen:
                 wrong.append((bucket, each.name))
-            elif row is not None:
-                replaced.append(row.number)
             seen.add(each.name)
     if wrong:
         raise VersionConflictError(wrong)
-    return replaced
 
 
 def _insert_objects(
@@ -388,7 +389,7 @@ def _insert_objects(
     insert_rows(
         connection,
         objects,
-        [object_row(number, rows[each.bucket].number, each) for number, each in zip(numbers, entries, strict=True)],
+        [object_row(number, rows[each.bucket], each) for number, each in zip(numbers, entries, strict=True)],
     )
     refers = [
         {"object": number, "ordinal": ordinal, "segment": segment_numbers[segment_id]}

@@ -11,6 +11,7 @@ from stook.errors import ConflictError
 from stook.ids import SegmentId
 from stook.storage.catalog_rows import bucket_row, read_objects
 from stook.storage.catalog_tables import (
+    CURRENT,
     buckets,
     certificates,
     drill_days,
@@ -80,7 +81,7 @@ class SqlDrills:
             .join(objects, objects.c.bucket == buckets.c.number)
             .join(object_segments, object_segments.c.object == objects.c.number)
             .join(segments, segments.c.number == object_segments.c.segment)
-            .where(segments.c.segment_id == segment_id)
+            .where(segments.c.segment_id == segment_id, CURRENT)
             .distinct()
             .order_by(buckets.c.name, objects.c.name)
         )
@@ -210,7 +211,7 @@ def _proved_objects(bucket: int) -> Select[Any]:
         )
         .join(object_segments, object_segments.c.object == objects.c.number)
         .outerjoin(proofs, proofs.c.segment == object_segments.c.segment)
-        .where(objects.c.bucket == bucket)
+        .where(objects.c.bucket == bucket, CURRENT)
         .group_by(objects.c.number, objects.c.name)
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, select
 
-from stook.storage.catalog_tables import objects
+from stook.storage.catalog_tables import CURRENT, objects
 from stook.storage.names import after_prefix, common_prefix
 from stook.storage.renter_ports import ObjectSummary
 
@@ -22,7 +22,7 @@ def walk(
     while True:
         if passed is not None:
             start = max(start, after_prefix(passed))
-        query = select(*columns).where(table.bucket == bucket, table.name >= start)
+        query = select(*columns).where(table.bucket == bucket, table.name >= start, CURRENT)
         if prefix:
             query = query.where(table.name < after_prefix(prefix))
         rows = connection.execute(query.order_by(table.name).limit(limit + 1)).all()

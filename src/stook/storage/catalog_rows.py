@@ -6,14 +6,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import SegmentId
 from stook.storage.catalog_tables import (
+    CURRENT,
     buckets,
     counters,
     garbage,
+    multipart_segments,
+    object_facts,
     object_segments,
     objects,
     segments,
@@ -23,11 +26,14 @@ from stook.storage.catalog_tables import (
 from stook.storage.database import chunks, insert_rows
 from stook.storage.names import name_bytes
 from stook.storage.renter_ports import Bucket, ObjectEntry, SegmentEntry, Upload
+from stook.storage.s3_ports import Standing, Versioning
 
 # Statements of the single look-up, built once: building them costs more than running them.
-_BUCKET = select(buckets.c.number, buckets.c.version_floor).where(buckets.c.name == bindparam("name"))
+_BUCKET = select(buckets.c.number, buckets.c.version_floor, buckets.c.versioning, buckets.c.lockable).where(
+    buckets.c.name == bindparam("name")
+)
 _OBJECTS = select(objects).where(
-    objects.c.bucket == bindparam("bucket"), objects.c.name.in_(bindparam("some", expanding=True))
+    objects.c.bucket == bindparam("bucket"), objects.c.name.in_(bindparam("some", expanding=True)), CURRENT
 )
 _REFERS = (
     select(object_segments.c.object, segments.c.segment_id)
@@ -67,17 +73,19 @@ def read_upload(row: Row[Any]) -> Upload:
     )
 
 
-def object_row(number: int, bucket: int, entry: ObjectEntry) -> dict[str, Any]:
-    """The row of an object."""
+def object_row(number: int, bucket: BucketRow, entry: ObjectEntry) -> dict[str, Any]:
+    """The row of an object that is current."""
     return {
         "number": number,
-        "bucket": bucket,
+        "bucket": bucket.number,
         "name": name_bytes(entry.name),
         "version": entry.version,
         "size_bytes": entry.size_bytes,
         "modified_ms": entry.modified_ms,
         "content_hash": entry.content_hash,
         "sealed_record": entry.sealed_record,
+        "standing": Standing.CURRENT,
+        "versioned": bucket.versioning is Versioning.ENABLED,
     }
 
 
@@ -90,11 +98,13 @@ class BucketRow:
 
     number: int
     version_floor: int
+    versioning: Versioning
+    lockable: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
-    """What a transaction needs of an object that exists."""
+    """What a transaction needs of an object that is current."""
 
     number: int
     version: int
@@ -106,7 +116,7 @@ def bucket_row(connection: Connection, name: str) -> BucketRow:
     row = connection.execute(_BUCKET, {"name": key}).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no bucket {name!r}")
-    return BucketRow(row.number, row.version_floor)
+    return BucketRow(row.number, row.version_floor, Versioning(row.versioning), bool(row.lockable))
 
 
 def object_rows(connection: Connection, bucket: int, names: Iterable[bytes]) -> dict[bytes, ObjectRow]:
@@ -114,8 +124,18 @@ def object_rows(connection: Connection, bucket: int, names: Iterable[bytes]) -> 
     found = {}
     for some in chunks(names):
         query = select(objects.c.name, objects.c.number, objects.c.version)
-        for row in connection.execute(query.where(objects.c.bucket == bucket, objects.c.name.in_(some))):
+        for row in connection.execute(query.where(objects.c.bucket == bucket, objects.c.name.in_(some), CURRENT)):
             found[row.name] = ObjectRow(row.number, row.version)
+    return found
+
+
+def highest_versions(connection: Connection, bucket: BucketRow, names: Iterable[bytes]) -> dict[bytes, int]:
+    """The highest version of each name that has any row, old versions and markers included."""
+    found: dict[bytes, int] = {}
+    for some in chunks(names):
+        query = select(objects.c.name, func.max(objects.c.version).label("highest")).group_by(objects.c.name)
+        for row in connection.execute(query.where(objects.c.bucket == bucket.number, objects.c.name.in_(some))):
+            found[row.name] = row.highest
     return found
 
 
@@ -173,6 +193,7 @@ def delete_objects(connection: Connection, numbers: Sequence[int]) -> set[int]:
         which = object_segments.c.object.in_(some)
         freed.update(connection.scalars(select(object_segments.c.segment).where(which)))
         connection.execute(delete(object_segments).where(which))
+        connection.execute(delete(object_facts).where(object_facts.c.object.in_(some)))
         connection.execute(delete(objects).where(objects.c.number.in_(some)))
     return freed
 
@@ -192,7 +213,7 @@ def bury(connection: Connection, candidates: Collection[int]) -> None:
     """Put those segments that nothing refers to any more on the garbage list. The references decide, not a count."""
     for some in chunks(sorted(candidates)):
         dead = set(some)
-        for table in (object_segments, upload_segments):
+        for table in (object_segments, upload_segments, multipart_segments):
             query = select(table.c.segment).where(table.c.segment.in_(some)).distinct()
             dead.difference_update(connection.scalars(query))
         insert_rows(connection, garbage, [{"segment": number} for number in sorted(dead)])

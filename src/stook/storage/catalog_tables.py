@@ -19,6 +19,8 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    literal_column,
+    text,
 )
 
 from stook.storage.database import Schema
@@ -45,6 +47,8 @@ buckets = Table(
     Column("salt", LargeBinary(32), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("version_floor", BigInteger, nullable=False),
+    Column("versioning", SmallInteger, nullable=False, server_default="0"),
+    Column("lockable", SmallInteger, nullable=False, server_default="0"),
 )
 
 segments = Table(
@@ -71,8 +75,21 @@ objects = Table(
     Column("modified_ms", BigInteger, nullable=False),
     Column("content_hash", LargeBinary(32), nullable=False),
     Column("sealed_record", LargeBinary, nullable=False),
-    UniqueConstraint("bucket", "name", name="objects_by_name"),
+    Column("standing", SmallInteger, nullable=False, server_default="0"),
+    Column("versioned", SmallInteger, nullable=False, server_default="0"),
+    UniqueConstraint("bucket", "name", "version", name="objects_by_version"),
+    Index(
+        "objects_current",
+        "bucket",
+        "name",
+        unique=True,
+        sqlite_where=text("standing = 0"),
+        postgresql_where=text("standing = 0"),
+    ),
 )
+
+CURRENT = objects.c.standing == literal_column("0")
+"""Restricts a query to what a name stands for now. Written out, for SQLite takes a partial index for no parameter."""
 
 object_segments = Table(
     "object_segments",
@@ -144,4 +161,69 @@ certificates = Table(
     Column("bucket", Number, ForeignKey("buckets.number"), primary_key=True, autoincrement=False),
     Column("sequence", Integer, primary_key=True, autoincrement=False),
     Column("certificate", LargeBinary, nullable=False),
+)
+
+object_facts = Table(
+    "object_facts",
+    catalog_metadata,
+    Column("object", Number, ForeignKey("objects.number"), primary_key=True, autoincrement=False),
+    Column("etag", String(80), nullable=False),
+    Column("facts", LargeBinary, nullable=False),
+    Column("tags", LargeBinary, nullable=False),
+    Column("retention", SmallInteger, nullable=False),
+    Column("retain_until_ms", BigInteger, nullable=False),
+    Column("legal_hold", SmallInteger, nullable=False),
+)
+
+bucket_settings = Table(
+    "bucket_settings",
+    catalog_metadata,
+    Column("bucket", Number, ForeignKey("buckets.number"), primary_key=True, autoincrement=False),
+    Column("kind", String(16), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+multipart = Table(
+    "multipart",
+    catalog_metadata,
+    Column("number", Number, primary_key=True),
+    Column("multipart_id", LargeBinary(16), nullable=False, unique=True),
+    Column("bucket", Number, ForeignKey("buckets.number"), nullable=False),
+    Column("name", LargeBinary(1024), nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("plan", LargeBinary, nullable=False),
+    Index("multipart_by_name", "bucket", "name", "multipart_id"),
+)
+
+multipart_parts = Table(
+    "multipart_parts",
+    catalog_metadata,
+    Column("multipart", Number, ForeignKey("multipart.number"), primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+    Column("etag", String(80), nullable=False),
+    Column("facts", LargeBinary, nullable=False),
+)
+
+multipart_segments = Table(
+    "multipart_segments",
+    catalog_metadata,
+    Column("multipart", Number, ForeignKey("multipart.number"), primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    Column("segment", Number, ForeignKey("segments.number"), nullable=False),
+    Index("multipart_segments_by_segment", "segment"),
+    sqlite_with_rowid=False,
+)
+
+access_keys = Table(
+    "access_keys",
+    catalog_metadata,
+    Column("key_id", String(128), primary_key=True),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("rights", LargeBinary, nullable=False),
+    Column("note", String(200), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger, nullable=False),
 )

@@ -165,7 +165,7 @@ class MemoryCatalog:
             next_after=last.name if isinstance(last, ObjectEntry) else last,
         )
 
-    def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
+    def delete(self, bucket: str, name: str, *, expected: int | None = None, at_ms: int = 0) -> bool:
         """See the port."""
         name_bytes(name)
         with self._lock:
@@ -174,7 +174,7 @@ class MemoryCatalog:
                 raise VersionConflictError([(bucket, name)])
             return bool(self.delete_many(bucket, [name]))
 
-    def delete_many(self, bucket: str, names: Iterable[str]) -> frozenset[str]:
+    def delete_many(self, bucket: str, names: Iterable[str], *, at_ms: int = 0) -> frozenset[str]:
         """See the port."""
         wanted = [name for name in names if name_bytes(name)]
         with self._lock:

@@ -519,14 +519,16 @@ class Catalog(Protocol):
         """
         ...
 
-    def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
+    def delete(self, bucket: str, name: str, *, expected: int | None = None, at_ms: int = 0) -> bool:
         """Whether it existed. `expected`: the version it must have, else `VersionConflictError`.
+
+        `at_ms` dates the delete marker that a bucket with versions (`s3_ports`) gets.
 
         Raises `NotFoundError` without the bucket.
         """
         ...
 
-    def delete_many(self, bucket: str, names: Iterable[str]) -> frozenset[str]:
+    def delete_many(self, bucket: str, names: Iterable[str], *, at_ms: int = 0) -> frozenset[str]:
         """Delete all that exist, in one transaction; their names. Raises `NotFoundError` without the bucket."""
         ...
 

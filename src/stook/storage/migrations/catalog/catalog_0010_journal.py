@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "catalog_0010"
-down_revision = "catalog_0002"
+down_revision = "catalog_0004"
 
 Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
