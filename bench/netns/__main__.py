@@ -31,6 +31,7 @@ from stook.config import parse_size
 NOT_PERMITTED = 77
 FARMER_PORT = 7071
 INSIDE = "STOOK_BENCH_NETNS_PLACES"
+AS_ROOT_INSIDE = ("unshare", "--user", "--map-root-user")
 USER_NAMESPACE = "STOOK_BENCH_NETNS_USER"
 
 
@@ -99,6 +100,11 @@ def inside(given: argparse.Namespace, client: str, places: list[Place]) -> dict[
     return figures.as_json(plan)
 
 
+def skipped(why: str) -> int:
+    print(f"SKIPPED: hosts of their own are not permitted here: {why}", file=sys.stderr)
+    return NOT_PERMITTED
+
+
 def main() -> int:
     given = arguments()
     if INSIDE in os.environ:
@@ -106,16 +112,18 @@ def main() -> int:
         places = [Place(host, port, tuple(prefix)) for host, port, *prefix in told["farmers"]]
         print(json.dumps(inside(given, told["client"], places)))
         return 0
+    if shutil.which(AS_ROOT_INSIDE[0]) is None:
+        return skipped(f"the command {AS_ROOT_INSIDE[0]} is missing")
     if os.geteuid() and USER_NAMESPACE not in os.environ:
+        probe = subprocess.run([*AS_ROOT_INSIDE, "true"], capture_output=True, text=True, check=False)
+        if probe.returncode:
+            return skipped(f"not root, and {probe.stderr.strip()[-200:]}")
         os.environ[USER_NAMESPACE] = "1"
-        os.execvp(
-            "unshare", ["unshare", "--user", "--map-root-user", sys.executable, "-m", "bench.netns", *sys.argv[1:]]
-        )
+        os.execvp(AS_ROOT_INSIDE[0], [*AS_ROOT_INSIDE, sys.executable, "-m", "bench.netns", *sys.argv[1:]])
     try:
         figures = outside(given)
     except NotPermittedError as error:
-        print(f"SKIPPED: hosts of their own are not permitted here: {error}", file=sys.stderr)
-        return NOT_PERMITTED
+        return skipped(str(error))
     print(json.dumps(figures))
     return 0 if figures["ok"] else 1
 

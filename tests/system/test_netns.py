@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from bench.netns.__main__ import NOT_PERMITTED
 from bench.netns.hosts import Hosts, Line, NotPermittedError
 
 pytestmark = pytest.mark.system
-SMALL = ("--farmers", "4", "--kill", "1", "--size", "2 MiB", "--delay", "20", "--loss", "1", "--line-seconds", "0")
+TREE = str(Path(__file__).parents[2] / "docs" / "images")
+LINE = ("--delay", "20", "--loss", "1", "--line-seconds", "0")
+SMALL = ("--farmers", "4", "--kill", "1", "--size", "2 MiB", "--path", TREE, *LINE)
 
 
 @pytest.mark.parametrize("entry", [(), pytest.param(("--lan",), marks=pytest.mark.soak)], ids=["one seed", "beacons"])
