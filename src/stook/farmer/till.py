@@ -21,7 +21,7 @@ from stook.contracts.lifecycle import ContractState
 from stook.errors import ConflictError, MisbehaviourError, ReasonCode, RefusedError
 from stook.identity.keys import NodeKey, node_id_of
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey
-from stook.money import wide
+from stook.money import narrow, wide
 from stook.payments.account import Account, Change
 from stook.payments.batch import Agreement, Batch, BatchKind, SignedBatch, is_batch
 from stook.payments.cheque import SignedCheque
@@ -218,8 +218,8 @@ class Till:
     def _judge(self, account: Account, partner: NodeId, signed: SignedBatch) -> Change:
         batch = signed.batch
         spans = self.books.open_spans(partner)
-        if batch.owed < wide(account.owed + batch.amount):
-            raise RefusedError(ReasonCode.BATCH_OUT_OF_ORDER, "it owes less in all than before")
+        if narrow(batch.owed) != account.owed + batch.amount:
+            raise RefusedError(ReasonCode.BATCH_OUT_OF_ORDER, "what it owes in all is not what all batches owe")
         names = {each.contract_id for each in batch.opened} | {each.contract_id for each in batch.closed}
         there = self._started_ms <= batch.from_ms
         if batch.kind is BatchKind.GAP and len(batch.receipt) == 32:

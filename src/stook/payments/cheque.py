@@ -82,7 +82,9 @@ class Drawer:
         return cls(payer, NO_CHAIN, ledger_chequebook(network, payer), account_of(payee))
 
 
-def draw_cheque(drawer: Drawer, key: SigningKey, last: SignedCheque | None, cumulative: int) -> SignedCheque:
+def draw_cheque(
+    drawer: Drawer, key: SigningKey, last: SignedCheque | None, cumulative: int, least_serial: int = 1
+) -> SignedCheque:
     """The next cheque. Write it down before it is sent: a serial is never signed twice.
 
     Raises `ValueError` when the key is not the issuer's, or the sum is not above that of the last cheque.
@@ -96,7 +98,7 @@ def draw_cheque(drawer: Drawer, key: SigningKey, last: SignedCheque | None, cumu
         chequebook=drawer.chequebook,
         beneficiary=drawer.beneficiary,
         cumulative=wide(cumulative),
-        serial=last.cheque.serial + 1 if last is not None else 1,
+        serial=max(least_serial, last.cheque.serial + 1 if last is not None else 1),
     )
     return SignedCheque(cheque, key.sign(cheque.digest))
 

@@ -251,7 +251,9 @@ def pay_up(account: Account, drawer: Drawer, key: SigningKey, now_ms: int) -> Ch
     """A cheque over everything that is unpaid, to be stored before it is sent; None when nothing is."""
     if account.unpaid <= 0:
         return None
-    signed = draw_cheque(drawer, key, account.cheque, account.owed - account.bartered)
+    # Books that were lost may have had a later cheque than the payee shows: no serial of theirs is signed again.
+    least = now_ms if account.floor_seq else 1
+    signed = draw_cheque(drawer, key, account.cheque, account.owed - account.bartered, least)
     line = _cheque_line(Side.PAYER, account, Kind.CHEQUE, account.unpaid, signed, now_ms)
     return Change(replace(account, cheque=signed), lines=(line,))
 

@@ -23,7 +23,7 @@ from stook.contracts.verdict import Verdict
 from stook.errors import ConflictError, PeerError
 from stook.identity.keys import NodeKey, node_id_of
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey
-from stook.money import narrow
+from stook.money import Amount, narrow
 from stook.payments.account import Account, Change, KeptBatch
 from stook.payments.batch import is_agreement, is_batch
 from stook.payments.cheque import judge
@@ -409,17 +409,21 @@ class Paymaster:
         drawer = self.settlement.drawer(mine, account.partner_key, self._rules.chequebook)
         if cheque is not None and judge(cheque, drawer, None).fault is not None:
             cheque = None
-        batch = signed.batch
+        batch, known = signed.batch, account.cheque
+        if cheque is not None and cheque.cheque.amount > account.drawn:
+            known = cheque
+        orders = tuple(each for each in reply.orders if is_order(each, self._network, mine, account.partner_key))
+        drawn = known.cheque.amount if known is not None else 0
         after = replace(
             account,
             seq=batch.seq,
             cut_ms=batch.to_ms,
             owed=narrow(batch.owed),
             head=batch.digest,
-            cheque=cheque if cheque is not None and cheque.cheque.amount > account.drawn else account.cheque,
-            orders=tuple(each for each in reply.orders if is_order(each, self._network, mine, account.partner_key)),
-            billed=counts(reply.orders),
-            delivered=narrow(reply.paid),
+            cheque=known,
+            orders=orders,
+            billed=counts(orders),
+            delivered=Amount(min(narrow(reply.paid), drawn)),
             floor_seq=batch.seq,
             floor_ms=batch.to_ms,
         )
