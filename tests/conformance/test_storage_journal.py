@@ -138,7 +138,7 @@ def test_differences_are_told(machine: Machine, tmp_path: Path) -> None:
     again = machine.load(tmp_path / "again.db")
     raw = sqlite3.connect(again)
     raw.execute("UPDATE objects SET size_bytes = 11")
-    raw.execute("INSERT INTO buckets VALUES (9, x'39', x'39', x'39', 1, 0)")
+    raw.execute("INSERT INTO buckets VALUES (9, x'39', x'39', x'39', 1, 0, 0, 0)")
     raw.commit()
     raw.close()
     found = differences(machine.path, again)
