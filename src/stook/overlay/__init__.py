@@ -1,1 +1,1 @@
-"""Find other nodes. Today: a book of announcements that seeds exchange."""
+"""Find other nodes, and keep small records for one another. Start with `ports`; `service` does it, the rest decides."""
