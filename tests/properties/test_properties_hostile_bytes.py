@@ -112,6 +112,7 @@ NEEDS_NONE = {
     "assembly.check_farmer_home": "looks for files and leaves their content to targets of their own",
     "assembly.load_agent_keys": "load_secrets, which has a target",
     "assembly.load_owner": "load_secrets, which has a target",
+    "assembly.open_books": "databases are read through SQL, their blobs by record targets",
     "codec.decode": "every record target",
     "shards.rebuild.check_shard": "hashes; tests/conformance/test_shards_seal.py flips every kind of byte",
     "shards.rebuild.check_units": "hashes; tests/conformance/test_shards_seal.py flips every kind of byte",
