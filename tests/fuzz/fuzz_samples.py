@@ -16,6 +16,7 @@ import msgspec
 from msgspec import inspect
 
 import audit_samples as audits
+import payment_samples as payments
 import stook
 from certificate_samples import chain
 from contract_samples import RENTER
@@ -24,6 +25,7 @@ from stook.audits.evidence import ReceiptFile
 from stook.audits.receipt import BatchReceipt, settle
 from stook.codec import Record
 from stook.contracts.loss import LossNote
+from stook.payments.batch import Batch
 from stook.renter.certificate import Certificate
 from stook.shards.pointer import Extent, ObjectRecord, SegmentRecord
 
@@ -68,6 +70,7 @@ AGREEING: dict[type[Record], tuple[Record, ...]] = {
             (),
         ),
     ),
+    Batch: payments.batch_samples(),
     Certificate: (chain()[0].certificate, chain()[-1].certificate),
     SegmentRecord: (
         SegmentRecord(1, b"s" * 16, b"k" * 32, 2, 3, 16384, 20_000, b"h" * 32, (b"r" * 32,) * 3),

@@ -113,6 +113,7 @@ NEEDS_NONE = {
     "api.open_store_sync": "opens a home",
     "assembly.load_agent_keys": "load_secrets, which has a target",
     "assembly.load_owner": "load_secrets, which has a target",
+    "assembly.open_books": "databases are read through SQL, their blobs by record targets",
     "codec.decode": "every record target",
     "shards.rebuild.check_shard": "hashes; tests/conformance/test_shards_seal.py flips every kind of byte",
     "shards.rebuild.check_units": "hashes; tests/conformance/test_shards_seal.py flips every kind of byte",

@@ -15,7 +15,7 @@ from stook.ids import ContractId, ShardRoot
 from stook.money import wide
 from stook.payments import tariff
 from stook.payments.account import Account, Change
-from stook.payments.batch import BatchKind, sign_agreement
+from stook.payments.batch import Batch, BatchKind, sign_agreement
 from stook.payments.cheque import Cheque, Drawer, SignedCheque, draw_cheque
 from stook.payments.orders import SignedOrder, sign_order
 from stook.payments.posting import Facts, Held, Known, Standing, draw_up, take
@@ -146,3 +146,13 @@ def made() -> dict:
         "agreement": {"encoded": encode(agreements[-1]).hex(), "digest": agreements[-1].digest.hex()},
         "disputed": encode(sign_agreement(batch, batch.amount + 1, 0, "one unit more", FARMER)).hex(),
     }
+
+
+def batch_samples() -> tuple[Batch, Batch]:
+    """A first batch with little in it, and a later one with everything."""
+    pair = Pair()
+    one, two = held(1), held(2)
+    pair.round(facts(NOW_MS, one))
+    gone = replace(one, standing=Standing.ERASED, over_ms=NOW_MS + HOUR_MS)
+    pair.round(facts(NOW_MS + DAY_MS, gone, two, orders=(order(5 << 20),), receipt=bytes(32)))
+    return pair.batches[0], pair.batches[-1]
