@@ -37,7 +37,7 @@ from stook.gateway.s3.sigv4 import UNSIGNED, Claim, Headers, canonical_request, 
 from stook.gateway.s3.target import parse_target
 from stook.ids import SegmentId
 from stook.storage.catalog import SqlCatalog
-from stook.storage.s3_ports import ObjectDraft, ObjectFacts
+from stook.storage.s3_ports import ObjectDraft, make_facts
 
 BUCKET = "bench-bucket"
 _PIECE = 1 << 20
@@ -138,7 +138,7 @@ def fill_catalog(home: Path, keys: int) -> None:
                 segment_ids=tuple[SegmentId](),
                 seal=lambda version: b"sealed" * 20,
                 etag=hashlib.md5(b"").hexdigest(),
-                facts=ObjectFacts(headers=(("content-type", "binary/octet-stream"),)),
+                facts=make_facts(headers=(("content-type", "binary/octet-stream"),)),
             )
             for number in range(first, min(first + 5000, keys))
         ]

@@ -37,6 +37,7 @@ from stook.storage.s3_ports import (
     S3Store,
     StoredObject,
     Version,
+    make_facts,
     segments_of,
 )
 
@@ -51,7 +52,7 @@ class NewObject:
     bucket: Bucket
     name: str
     etag: str
-    facts: ObjectFacts = ObjectFacts()  # noqa: RUF009 - frozen
+    facts: ObjectFacts = make_facts()  # noqa: RUF009 - frozen
     tags: Pairs = ()
     lock: Lock = Lock()  # noqa: RUF009 - frozen
     conditions: Conditions = Conditions()  # noqa: RUF009 - frozen
