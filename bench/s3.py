@@ -35,6 +35,7 @@ from s3_demo import ACCESS, SECRET, S3Demo
 from stook.gateway.s3.sigv4 import UNSIGNED, Claim, Headers, canonical_request, sign, signing_key, string_to_sign
 from stook.gateway.s3.target import parse_target
 from stook.storage.catalog import SqlCatalog
+from stook.storage.renter_ports import ObjectEntry
 
 BUCKET = "bench-bucket"
 _PIECE = 1 << 20
