@@ -9,7 +9,6 @@ machine, no sync. The distance to it is the price of all four. Both are asked by
 from __future__ import annotations
 
 import argparse
-import hashlib
 import http.client
 import os
 import signal
@@ -35,9 +34,8 @@ from conformance.toolbox import Toolbox
 from s3_demo import ACCESS, SECRET, S3Demo
 from stook.gateway.s3.sigv4 import UNSIGNED, Claim, Headers, canonical_request, sign, signing_key, string_to_sign
 from stook.gateway.s3.target import parse_target
-from stook.ids import SegmentId
 from stook.storage.catalog import SqlCatalog
-from stook.storage.s3_ports import ObjectDraft, ObjectFacts
+from stook.storage.renter_ports import ObjectEntry
 
 BUCKET = "bench-bucket"
 _PIECE = 1 << 20
@@ -126,23 +124,9 @@ def stook_server(work: Path, farmers: int, code: str) -> Iterator[Server]:
 def fill_catalog(home: Path, keys: int) -> None:
     """Names of empty objects straight into the catalog: a listing does not know the difference."""
     catalog = SqlCatalog.open(home / "catalog.db")
-    bucket = catalog.s3.bucket("list-bucket").bucket
     for first in range(0, keys, 5000):
-        drafts = [
-            ObjectDraft(
-                bucket=bucket,
-                name=f"folder-{number % 100:02d}/key-{number:08d}",
-                size_bytes=0,
-                modified_ms=1,
-                content_hash=bytes(32),
-                segment_ids=tuple[SegmentId](),
-                seal=lambda version: b"sealed" * 20,
-                etag=hashlib.md5(b"").hexdigest(),
-                facts=ObjectFacts(headers=(("content-type", "binary/octet-stream"),)),
-            )
-            for number in range(first, min(first + 5000, keys))
-        ]
-        catalog.s3.commit(drafts)
+        names = [f"folder-{number % 100:02d}/key-{number:08d}" for number in range(first, min(first + 5000, keys))]
+        catalog.commit([ObjectEntry("list-bucket", name, 1, 0, 1, bytes(32), b"sealed" * 20, ()) for name in names])
     catalog.close()
 
 

@@ -35,7 +35,7 @@ from stook.renter.landing import Body
 from stook.renter.objects import NewObject, Objects
 from stook.serving import open_objects
 from stook.storage.renter_ports import Bucket
-from stook.storage.s3_ports import Conditions, ObjectFacts, StoredObject, Version, Wanted
+from stook.storage.s3_ports import Conditions, ObjectFacts, StoredObject, Version, Wanted, make_facts
 
 T = TypeVar("T")
 CLOSE_SECONDS = 120.0
@@ -118,7 +118,7 @@ class Store:
         With `only_new` it must not exist yet, with `replaces` it must have this etag now: else `ConflictError`, decided
         when it is stored, whoever else writes at that moment. Raises `NotFoundError` without the bucket.
         """
-        facts = ObjectFacts(
+        facts = make_facts(
             headers=(("content-type", content_type),) if content_type else (),
             metadata=tuple(sorted((metadata or {}).items())),
         )
@@ -150,7 +150,7 @@ class Store:
         source_bucket, to = await self._bucket(bucket), await self._bucket(to_bucket)
         found = await self._found(bucket, name)
         record = self._objects.open_record(source_bucket, found)
-        facts = ObjectFacts(found.facts.headers, found.facts.metadata, found.facts.checksum, found.facts.part_bytes)
+        facts = make_facts(found.facts.headers, found.facts.metadata, found.facts.checksum, found.facts.part_bytes)
         version = await self._objects.copy(
             NewObject(to, to_name, found.version.etag, facts, found.tags, mode=record.mode), record
         )

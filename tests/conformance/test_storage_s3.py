@@ -26,7 +26,6 @@ from stook.storage.s3_ports import (
     Multipart,
     MultipartPlan,
     ObjectDraft,
-    ObjectFacts,
     Part,
     PartFacts,
     Retention,
@@ -35,6 +34,7 @@ from stook.storage.s3_ports import (
     Version,
     Versioning,
     Wanted,
+    make_facts,
 )
 
 BUCKET = Bucket("b", b"b" * 16, b"s" * 32, 5)
@@ -74,7 +74,7 @@ def draft(name: str = "k", number: int | None = None, *, etag: str = "e", **more
         "segment_ids": () if number is None else (sid(number),),
         "seal": lambda version: b"version %d" % version,
         "etag": etag,
-        "facts": ObjectFacts(headers=(("content-type", "t"),)),
+        "facts": make_facts(headers=(("content-type", "t"),)),
     }
     return ObjectDraft(**(fields | more))
 
@@ -304,7 +304,7 @@ def test_versions_are_paged_within_a_name(catalog: SqlCatalog) -> None:
 
 def begin(catalog: SqlCatalog, number: int, name: str = "k") -> bytes:
     multipart_id = b"m" * 15 + bytes([number])
-    plan = MultipartPlan(ObjectFacts(), (), "", "", 0, 0, False, "me")
+    plan = MultipartPlan(make_facts(), (), "", "", 0, 0, False, "me")
     catalog.s3.begin_multipart(Multipart(multipart_id, "b", name, 3, plan))
     return multipart_id
 

@@ -18,20 +18,20 @@ from stook.storage.s3_ports import (
     Multipart,
     MultipartPlan,
     ObjectDraft,
-    ObjectFacts,
     Part,
     PartFacts,
     Retention,
     Right,
     Versioning,
     Wanted,
+    make_facts,
 )
 
 PHOTOS = Bucket("photos", b"photos----------", b"s" * 32, 7)
 LOCKED = Bucket("locked", b"locked----------", b"t" * 32, 8)
 MULTIPART = b"m" * 16
-PLAN = MultipartPlan(ObjectFacts(part_bytes=(1, 2)), (("t", "1"),), "crc32", "COMPOSITE", 1, 9000, True, "KEY")
-FACTS = ObjectFacts(
+PLAN = MultipartPlan(make_facts(part_bytes=(1, 2)), (("t", "1"),), "crc32", "COMPOSITE", 1, 9000, True, "KEY")
+FACTS = make_facts(
     headers=(("content-type", "text/plain"),), metadata=(("who", "me"),), checksum=("crc32", "AAAAAA==", "FULL_OBJECT")
 )
 KEY = AccessKey("KEY", b"sealed secret", (Right("photos", True, False), Right("*", True, True)), "note", 4000)

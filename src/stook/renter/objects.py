@@ -46,6 +46,7 @@ from stook.storage.s3_ports import (
     S3Store,
     StoredObject,
     Version,
+    make_facts,
     segments_of,
 )
 
@@ -60,7 +61,7 @@ class NewObject:
     bucket: Bucket
     name: str
     etag: str
-    facts: ObjectFacts = ObjectFacts()  # noqa: RUF009 - frozen
+    facts: ObjectFacts = make_facts()  # noqa: RUF009 - frozen
     tags: Pairs = ()
     lock: Lock = Lock()  # noqa: RUF009 - frozen
     conditions: Conditions = Conditions()  # noqa: RUF009 - frozen

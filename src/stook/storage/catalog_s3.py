@@ -59,6 +59,7 @@ from stook.storage.s3_ports import (
     Versioning,
     Wanted,
     is_version_id,
+    make_facts,
     version_id_of,
     version_of_id,
 )
@@ -182,7 +183,7 @@ class SqlS3(SqlMultipart, SqlKeys):
             segment_ids=refers,
         )
         if row.facts is None:
-            return StoredObject(version, entry, ObjectFacts(), (), Lock())
+            return StoredObject(version, entry, make_facts(), (), Lock())
         return StoredObject(
             version=version,
             entry=entry,
@@ -328,7 +329,7 @@ def etag_of(row: Row[Any]) -> str:
 def _ensure_facts(connection: Connection, row: Row[Any]) -> None:
     """Objects that came without S3 have no row of facts until something is to be kept there."""
     if row.facts is None:
-        insert_rows(connection, object_facts, [_facts_row(row.number, etag_of(row), ObjectFacts(), (), Lock())])
+        insert_rows(connection, object_facts, [_facts_row(row.number, etag_of(row), make_facts(), (), Lock())])
 
 
 def _facts_row(number: int, etag: str, facts: ObjectFacts, tags: Pairs, lock: Lock) -> dict[str, Any]:

@@ -16,14 +16,17 @@ from msgspec import Meta
 from stook.codec import Record
 from stook.errors import ConflictError, NotFoundError, StookError, UserError
 from stook.ids import SegmentId
-from stook.shards.pointer import Extent
+from stook.shards.pointer import MAX_EXTENTS, Extent
 from stook.storage.renter_ports import Bucket, ObjectEntry
 
 MAX_PARTS = 10_000
 MAX_FACT_BYTES = 1 << 20
 """An upper bound on any encoded blob beside an object, a part or a bucket."""
 
-Pairs = tuple[tuple[str, str], ...]
+_Text = Annotated[str, Meta(max_length=16_384)]
+_Word = Annotated[str, Meta(max_length=128)]
+Pairs = Annotated[tuple[tuple[_Text, _Text], ...], Meta(max_length=2_100)]
+"""Names and values: more do not fit into a request's headers."""
 
 
 class ConditionFailedError(ConflictError):
@@ -96,16 +99,27 @@ class Lock:
 class ObjectFacts(Record):
     """What S3 clients said of an object, to be said back to them. Field order is the format."""
 
-    headers: Pairs = ()
+    headers: Pairs
     """Content-Type and its like, names in lower case, ascending."""
-    metadata: Pairs = ()
+    metadata: Pairs
     """What came as ``x-amz-meta-…``, names in lower case without that, ascending."""
-    checksum: tuple[str, str, str] | None = None
+    checksum: tuple[_Word, _Word, _Word] | None
     """Algorithm, value in base64, FULL_OBJECT or COMPOSITE."""
-    part_bytes: Annotated[tuple[int, ...], Meta(max_length=MAX_PARTS)] = ()
+    part_bytes: Annotated[tuple[int, ...], Meta(max_length=MAX_PARTS)]
     """Sizes of its parts, when it came in parts."""
-    multipart_id: bytes = b""
+    multipart_id: Annotated[bytes, Meta(max_length=16)]
     """The upload it came by, so that completing that again is answered again."""
+
+
+def make_facts(
+    headers: Pairs = (),
+    metadata: Pairs = (),
+    checksum: tuple[str, str, str] | None = None,
+    part_bytes: tuple[int, ...] = (),
+    multipart_id: bytes = b"",
+) -> ObjectFacts:
+    """`ObjectFacts` of what there is: records themselves have no defaults, for a value has one encoding."""
+    return ObjectFacts(headers, metadata, checksum, part_bytes, multipart_id)
 
 
 class MultipartPlan(Record):
@@ -113,28 +127,28 @@ class MultipartPlan(Record):
 
     facts: ObjectFacts
     tags: Pairs
-    algorithm: str
+    algorithm: _Word
     """The checksum algorithm, or empty."""
-    checksum_type: str
+    checksum_type: _Word
     retention: int
     retain_until_ms: int
     legal_hold: bool
-    owner: str
+    owner: _Word
     """The access key that began it."""
 
 
 class PartFacts(Record):
     """One uploaded part. Field order is the format."""
 
-    extents: tuple[Extent, ...]
-    checksum: tuple[str, str] | None
+    extents: Annotated[tuple[Extent, ...], Meta(max_length=MAX_EXTENTS)]
+    checksum: tuple[_Word, _Word] | None
     """Algorithm and value in base64."""
 
 
 class Right(Record):
     """What an access key may do. Field order is the format."""
 
-    bucket: str
+    bucket: _Word
     """A bucket's name, or ``*`` for all, those to come included."""
     read: bool
     write: bool

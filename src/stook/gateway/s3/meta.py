@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote
 from stook.gateway.s3.errors import S3Error, not_implemented
 from stook.gateway.s3.sigv4 import Headers
 from stook.gateway.s3.xml import iso_time, parse_time
-from stook.storage.s3_ports import Conditions, Lock, ObjectFacts, Pairs, Retention, StoredObject, Version
+from stook.storage.s3_ports import Conditions, Lock, ObjectFacts, Pairs, Retention, StoredObject, Version, make_facts
 
 MAX_METADATA_BYTES = 2048
 MAX_TAGS = 10
@@ -47,7 +47,7 @@ def facts_of(headers: Headers) -> ObjectFacts:
         kept["content-encoding"] = ", ".join(part for part in parts if part and part != "aws-chunked") or None
     kept["content-type"] = kept["content-type"] or DEFAULT_TYPE
     pairs = tuple((name, _clean(value)) for name, value in sorted(kept.items()) if value is not None)
-    return ObjectFacts(headers=pairs, metadata=metadata_of(headers))
+    return make_facts(headers=pairs, metadata=metadata_of(headers))
 
 
 def metadata_of(headers: Headers) -> Pairs:

@@ -29,6 +29,7 @@ from stook.storage.s3_ports import (
     StoredObject,
     Version,
     Versioning,
+    make_facts,
 )
 
 MIN_PART_BYTES = 5 << 20
@@ -299,7 +300,7 @@ def _facts(request: Request, upload: Multipart, parts: list[Part]) -> ObjectFact
     size = request.headers.get("x-amz-mp-object-size")
     if size is not None and size != str(sum(part.size_bytes for part in parts)):
         raise S3Error("InvalidRequest", "the provided x-amz-mp-object-size does not match the parts")
-    return ObjectFacts(
+    return make_facts(
         headers=plan.facts.headers,
         metadata=plan.facts.metadata,
         checksum=checksum,

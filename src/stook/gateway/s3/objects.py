@@ -25,6 +25,7 @@ from stook.storage.s3_ports import (
     Versioning,
     Wanted,
     is_version_id,
+    make_facts,
 )
 
 MAX_DELETE = 1000
@@ -69,7 +70,7 @@ async def put_object(gateway: Gateway, request: Request) -> Answer:
     async with objects.land(of.bucket, request.name, body, body.promise.size) as landed:
         came = await body.finish()
         checksum = None if came.checksum is None else (*came.checksum, FULL_OBJECT)
-        facts = ObjectFacts(headers=facts.headers, metadata=facts.metadata, checksum=checksum)
+        facts = make_facts(headers=facts.headers, metadata=facts.metadata, checksum=checksum)
         new = NewObject(of.bucket, request.name, came.md5, facts, tags, lock, conditions)
         version = await objects.commit(new, landed)
     headers = {"ETag": f'"{version.etag}"'}
@@ -260,9 +261,9 @@ def _check_onto_itself(request: Request, source: StoredObject, directive: str) -
 def _copied_facts(request: Request, source: StoredObject, directive: str) -> ObjectFacts:
     facts = source.facts
     if directive == "COPY":
-        return ObjectFacts(facts.headers, facts.metadata, facts.checksum, facts.part_bytes)
+        return make_facts(facts.headers, facts.metadata, facts.checksum, facts.part_bytes)
     fresh = meta.facts_of(request.headers)
-    return ObjectFacts(fresh.headers, fresh.metadata, facts.checksum, facts.part_bytes)
+    return make_facts(fresh.headers, fresh.metadata, facts.checksum, facts.part_bytes)
 
 
 def _copied_tags(request: Request, source: StoredObject) -> Pairs:
