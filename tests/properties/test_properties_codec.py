@@ -47,8 +47,8 @@ BOUNDED_AS_A_WHOLE = {
     "InlineRecord.metadata: bytes or text without a bound",
     "Block.rows: AnyType is not canonical",
 }
-"""The client's own words, never a peer's: the size of the sealed record, or of a frame, bounds them. What may stand in a
-row is checked by `Block` itself: whole numbers, text and bytes, each of which has one encoding."""
+"""The client's own words, never a peer's: the size of the sealed record, or of a frame, bounds them. What may stand in
+a row is checked by `Block` itself: whole numbers, text and bytes, each of which has one encoding."""
 
 
 class Stored(Record):
