@@ -163,10 +163,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("objects", type=int, nargs="+")
     parser.add_argument("--work", type=Path, help="A folder on a disk with room; default: a temporary one.")
+    parser.add_argument("--no-fetch", action="store_true", help="Compare names, versions and content hashes only.")
     arguments = parser.parse_args()
     for objects in arguments.objects:
         with tempfile.TemporaryDirectory(dir=arguments.work) as work:
-            print(json.dumps(measure(Path(work), objects)), flush=True)
+            print(json.dumps(measure(Path(work), objects, fetch=not arguments.no_fetch)), flush=True)
 
 
 if __name__ == "__main__":

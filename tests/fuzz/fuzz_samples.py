@@ -17,6 +17,7 @@ from msgspec import inspect
 
 import audit_samples as audits
 import payment_samples as payments
+import recovery_samples as saved
 import stook
 from certificate_samples import chain
 from contract_samples import RENTER
@@ -27,7 +28,9 @@ from stook.codec import Record
 from stook.contracts.loss import LossNote
 from stook.payments.batch import Batch
 from stook.renter.certificate import Certificate
-from stook.shards.pointer import Extent, ObjectRecord, SegmentRecord
+from stook.renter.journal_seal import RecoveryContent
+from stook.shards.pointer import Extent, InlineRecord, ObjectRecord, SegmentRecord
+from stook.storage.journal_records import Block, PartRef, SaveHead, SaveRef
 
 MOST_ITEMS = 3
 """How many items a large sample has; a type's own bound would make samples of a megabyte."""
@@ -88,6 +91,12 @@ AGREEING: dict[type[Record], tuple[Record, ...]] = {
             (("a", "Ü"), ("b", "")),
         ),
     ),
+    InlineRecord: (InlineRecord(2, b"x", -1, 0, ()), saved.INLINE),
+    PartRef: (saved.part_ref(1, 1), saved.part_ref(2)),
+    SaveRef: (saved.BEFORE, SaveRef(2**40 + 1, 0, 0, False, 0, (saved.part_ref(3),))),
+    SaveHead: (saved.HEAD, saved.HEAD),
+    Block: saved.BLOCKS,
+    RecoveryContent: (saved.CONTENT, saved.CONTENT),
 }
 
 

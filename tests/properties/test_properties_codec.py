@@ -42,8 +42,13 @@ KINDS = [
 
 ENCODED_ONLY = {RecordContext}
 """Never decoded: associated data of a cipher. Its caller bounds it."""
-BOUNDED_AS_A_WHOLE = {"ObjectRecord.metadata: bytes or text without a bound"}
-"""The client's own words, never a peer's: the size of the sealed record bounds them."""
+BOUNDED_AS_A_WHOLE = {
+    "ObjectRecord.metadata: bytes or text without a bound",
+    "InlineRecord.metadata: bytes or text without a bound",
+    "Block.rows: AnyType is not canonical",
+}
+"""The client's own words, never a peer's: the size of the sealed record, or of a frame, bounds them. What may stand in
+a row is checked by `Block` itself: whole numbers, text and bytes, each of which has one encoding."""
 
 
 class Stored(Record):

@@ -120,9 +120,11 @@ class Block(Record):
     """Rows of one table: as they are now, or, when `gone`, the keys of rows that are not there any more."""
 
     table: Annotated[str, Meta(min_length=1, max_length=64)]
-    columns: Annotated[tuple[str, ...], Meta(min_length=1, max_length=64)]
+    columns: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(min_length=1, max_length=64)]
     gone: bool
-    rows: Annotated[tuple[tuple[Any, ...], ...], Meta(min_length=1, max_length=10_000)]
+    rows: Annotated[
+        tuple[Annotated[tuple[Any, ...], Meta(min_length=1, max_length=64)], ...], Meta(min_length=1, max_length=10_000)
+    ]
     """Whole numbers, text or bytes, nothing else."""
 
     def __post_init__(self) -> None:
