@@ -14,6 +14,8 @@ from stook.gateway.s3.errors import S3Error, not_implemented
 
 GET, LIST = "s3:GetObject", "s3:ListBucket"
 _ACTIONS = frozenset({GET, LIST, "s3:GetObjectVersion", "s3:GetBucketLocation"})
+MAX_BRACKETS = 1000
+"""Objects and lists of one policy; a hundred statements need fewer."""
 _FIELDS = frozenset({"Sid", "Effect", "Principal", "Action", "Resource"})
 
 
@@ -36,8 +38,11 @@ class Public:
 def parse_policy(data: bytes, bucket: str) -> Public:
     """What a policy allows. Raises `S3Error` for what is none, and for what we do not have."""
     try:
+        # Before decoding: how deep the decoder may go is a setting of the whole process, which libraries raise.
+        if data.count(b"[") + data.count(b"{") > MAX_BRACKETS:
+            raise ValueError("too many brackets")
         document = json.loads(data.decode())
-    except (ValueError, RecursionError):
+    except ValueError:
         raise S3Error("MalformedPolicy", "a policy is a JSON document") from None
     if not isinstance(document, dict) or document.get("Version") not in ("2012-10-17", "2008-10-17"):
         raise S3Error("MalformedPolicy", "a policy has the version 2012-10-17")
