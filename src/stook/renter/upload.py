@@ -265,7 +265,7 @@ class _Batch:
         """Largest segments until the source ends inside one; that rest is planned from memory."""
         while True:
             slot = await self._lease(group, self._largest)
-            got = await self._up.offload(partial(_fill, source, slot.plain[: self._largest.capacity]))
+            got = await self._fill_from(source, slot.plain[: self._largest.capacity])
             if got == self._largest.capacity:
                 await self._send(group, growing, slot, self._largest, got)
                 continue
@@ -277,6 +277,20 @@ class _Batch:
             self._give_back(slot)
             await self._planned(group, growing, memory, rest)
             return
+
+    async def _fill_from(self, source: Source, buffer: memoryview) -> int:
+        """`_fill`, for a source that may wait for its input for ever: cancelled, it is closed, which ends the wait."""
+        reading = asyncio.ensure_future(self._up.offload(partial(_fill, source, buffer)))
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            tasks = (reading, asyncio.ensure_future(self._up.offload(source.close)))
+            while not all(task.done() for task in tasks):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait(tasks)
+            for task in tasks:
+                task.exception()  # nobody asks for it any more
+            raise
 
     async def _into_bundle(self, group: Tasks, growing: _Growing, source: Source, size: int) -> None:
         """The next `size` bytes, or fewer where the source ends early, go into shared segments: one, but for codes so
