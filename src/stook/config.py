@@ -87,7 +87,7 @@ class FarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     failure_domain: Annotated[str, Meta(max_length=64)] = ""
     allowed_renters: tuple[Text, ...] = ()
     """Node ids in hex; empty: everyone."""
-    max_transfers: Annotated[int, Meta(ge=1, le=256)] = 8
+    max_transfers: Annotated[int, Meta(ge=1, le=256)] = 6
     upload_limit: Text = "0"
     """Bytes a second sent at most, all peers together; 0: no limit."""
     download_limit: Text = "0"

@@ -18,7 +18,7 @@ MIB = 1 << 20
 class TransferLimits:
     """How much a farmer moves at once. Each transfer holds two buffers of `block_bytes` while it runs."""
 
-    max_transfers: int = 8
+    max_transfers: int = 6
     max_moves: int = 2
     """Of them, shards that a leaving farmer brings to others."""
     max_waiting: int = 64
