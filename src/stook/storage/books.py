@@ -152,6 +152,10 @@ class Books(Protocol):
         """Those of these contracts that ever had a span."""
         ...
 
+    def closed_last(self, partner: NodeId, contract_ids: Iterable[ContractId]) -> Mapping[ContractId, int]:
+        """Those of these contracts that had a span and have none open, and the batch that closed the last of them."""
+        ...
+
     def batch(self, partner: NodeId, seq: int) -> KeptBatch | None:
         """One batch, or None."""
         ...
@@ -378,6 +382,12 @@ class SqliteBooks:
         """See the port."""
         query = "SELECT 1 FROM spans WHERE partner = ? AND contract_id = ? LIMIT 1"
         return frozenset(name for name in contract_ids if self._rows(query, partner, name))
+
+    def closed_last(self, partner: NodeId, contract_ids: Iterable[ContractId]) -> Mapping[ContractId, int]:
+        """See the port."""
+        query = "SELECT min(closed_seq), max(closed_seq) FROM spans WHERE partner = ? AND contract_id = ?"
+        found = {name: self._rows(query, partner, name)[0] for name in contract_ids}
+        return {name: last for name, (first, last) in found.items() if first}
 
     def batch(self, partner: NodeId, seq: int) -> KeptBatch | None:
         """See the port."""
