@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
+from msgspec import structs
 
-from stook.codec import decode
+from stook.codec import decode, encode
 from stook.money import narrow, wide
 from stook.payments.batch import (
     Agreement,
@@ -18,11 +19,12 @@ from stook.payments.batch import (
     SignedBatch,
     sign_batch,
 )
-from stook.payments.messages import Pay, PayReply
+from stook.payments.messages import Pay, PayMethod, PayReply
 from stook.sim.dice import Dice
 from stook.sim.factories import NETWORK
 from stook.sim.loop import run
-from stook.sim.pay_pair import DAY_MS, MIB, STORAGE_PRICE, Pair
+from stook.sim.pay_pair import DAY_MS, MIB, STORAGE_PRICE, DyingBooks, Pair
+from stook.wire.endpoint import Peer
 
 DAILY = -(-STORAGE_PRICE * MIB * 24 // (1 << 30))
 
@@ -150,5 +152,91 @@ def test_a_revision_is_due_from_where_the_one_before_stopped() -> None:
         later(pair, DAY_MS)
         agreement = await liar.send(to_ms=pair.payer_clock.now_ms())
         assert narrow(agreement.storage) > DAILY
+
+    played(scenario)
+
+
+def twist(pair: Pair, change: Callable[[Pay, PayReply], PayReply]) -> None:
+    """From now on the payee's replies to PAY are changed on their way out."""
+    call = pair.line.call
+
+    async def twisted(to: Peer, method: str, payload: bytes, *, deadline_seconds: float) -> bytes:
+        said = await call(to, method, payload, deadline_seconds=deadline_seconds)
+        return encode(change(decode(Pay, payload), decode(PayReply, said))) if method == PayMethod.PAY else said
+
+    pair.line.call = twisted
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_farmer_that_claims_lost_books_is_not_paid_twice_for_a_byte(ahead: int) -> None:
+    async def scenario(pair: Pair) -> None:
+        name = pair.store(pair.terms(1, size_bytes=64 * MIB))
+        await pair.pay()
+        assert pair.fetch(name, 32 * MIB)
+        await pair.pay()
+        first = pair.payee_books.batch(pair.payer_key.node_id, 1)
+        owed = pair.payer_books.account(pair.payee_key.node_id).owed
+        assert owed > 0
+        shown = first.signed if ahead else None
+
+        def lie(asked: Pay, said: PayReply) -> PayReply:
+            if asked.batches:
+                return said
+            return structs.replace(said, seq=said.seq + 1, orders=(), last_batch=shown or said.last_batch)
+
+        honest = pair.line.call
+        for _ in range(2):
+            twist(pair, lie)
+            await pair.pay()
+            pair.line.call = honest
+            await pair.pay()
+        assert pair.payer_books.account(pair.payee_key.node_id).owed == owed
+        assert max(each.cheque.amount for each in pair.line.cheques) == owed
+
+    played(scenario)
+
+
+def test_orders_that_are_shown_long_after_a_loss_charge_nothing() -> None:
+    async def scenario(pair: Pair) -> None:
+        name = pair.store(pair.terms(1, size_bytes=64 * MIB))
+        await pair.pay()
+        assert pair.fetch(name, 32 * MIB)
+        await pair.pay()
+        later(pair, DAY_MS)
+        await pair.pay()
+        me, partner = pair.payer_key.node_id, pair.payee_key.node_id
+        owed, orders = pair.payer_books.account(partner).owed, pair.payee_books.account(me).orders
+        pair.payer_books = DyingBooks(pair.dice.child("again"), 0.0)
+        pair.start_payer()
+        twist(pair, lambda _asked, said: structs.replace(said, orders=()))
+        await pair.pay()
+        await pair.paymaster._learn(pair.payee_key.public_key, orders)
+        await pair.pay()
+        assert pair.payer_books.account(partner).owed == owed
+
+    played(scenario)
+
+
+def test_books_from_a_backup_go_on_with_the_payees() -> None:
+    async def scenario(pair: Pair) -> None:
+        pair.store(pair.terms(1))
+        await pair.pay()
+        later(pair, DAY_MS)
+        await pair.pay()
+        backup = DyingBooks(pair.dice.child("backup"), 0.0)
+        pair.payer_books._db.backup(backup._db)
+        later(pair, DAY_MS)
+        await pair.pay()
+        pair.payer_books = backup
+        pair.start_payer()
+        me, partner = pair.payer_key.node_id, pair.payee_key.node_id
+        for _ in range(3):
+            later(pair, DAY_MS)
+            await pair.pay()
+            ours, theirs = pair.payer_books.account(partner), pair.payee_books.account(me)
+            assert (ours.seq, ours.owed, ours.drawn) == (theirs.seq, theirs.owed, theirs.drawn)
+            assert theirs.disputed == 0
+            assert pair.payer_books.open_spans(partner).keys() == pair.payee_books.open_spans(me).keys()
+        assert theirs.owed == pytest.approx(5 * DAILY, rel=1e-5)
 
     played(scenario)

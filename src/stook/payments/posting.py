@@ -102,6 +102,8 @@ def draw_up(
         step = _step(account, open_spans, (), (), (), network, key, from_ms, gap_ms, facts.gap_receipt, BatchKind.GAP)
         changes.append(step)
         account, from_ms, floor_ms = _after(step.account), gap_ms, gap_ms
+    if restart:
+        facts = replace(facts, paid_before=())  # a restart closed all of them, and they go on where it did
     opened, closed = _moves(floor_ms, open_spans, facts, from_ms, to_ms)
     kind = BatchKind.RESTART if restart else BatchKind.EARNED
     orders = tuple(order for order in facts.orders if _is_new(order, account.billed))
