@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from stook.codec import decode, encode
-from stook.money import narrow, wide
+from stook.money import MAX_AMOUNT, narrow, wide
 from stook.payments.batch import (
     Agreement,
     Batch,
@@ -17,9 +17,11 @@ from stook.payments.batch import (
     Opening,
     Reason,
     SignedBatch,
+    sign_agreement,
     sign_batch,
 )
 from stook.payments.messages import Pay, PayMethod, PayReply
+from stook.payments.orders import MAX_PRICES, sign_order
 from stook.sim.dice import Dice
 from stook.sim.factories import NETWORK
 from stook.sim.loop import run
@@ -238,5 +240,54 @@ def test_books_from_a_backup_go_on_with_the_payees() -> None:
             assert theirs.disputed == 0
             assert pair.payer_books.open_spans(partner).keys() == pair.payee_books.open_spans(me).keys()
         assert theirs.owed == pytest.approx(5 * DAILY, rel=1e-5)
+
+    played(scenario)
+
+
+def test_a_claim_that_no_book_holds_stops_no_payment() -> None:
+    async def scenario(pair: Pair) -> None:
+        pair.store(pair.terms(1))
+        much = MAX_AMOUNT
+
+        def claim(asked: Pay, said: PayReply) -> PayReply:
+            signed = (sign_agreement(each.batch, much, much, "much", pair.payee_key) for each in asked.batches)
+            return structs.replace(said, agreements=tuple(signed))
+
+        twist(pair, claim)
+        for _ in range(2):
+            later(pair, DAY_MS)
+            assert (await pair.paymaster.pay_all()).paid == 1
+        assert pair.payer_books.account(pair.payee_key.node_id).disputed == 0
+
+    played(scenario)
+
+
+def test_nine_prices_stop_no_payment() -> None:
+    async def scenario(pair: Pair) -> None:
+        terms = pair.terms(1)
+        pair.store(terms)
+        await pair.pay()
+        for price in range(1, 10):
+            pair.paymaster.received(structs.replace(terms, download_price_per_gib=price), 10)
+        assert (await pair.paymaster.pay_all()).paid == 1
+        assert len(pair.payee_books.account(pair.payer_key.node_id).orders) == MAX_PRICES
+        # Books of before, with nine: this farmer is passed over, and the round goes on.
+        ninth = sign_order(pair.payer_key, NETWORK, pair.payee_key.public_key, 9, 10, 1)
+        pair.payer_books.add_orders(pair.payee_key.public_key, [ninth], 1)
+        assert (await pair.paymaster.pay_all()).unreached == 1
+
+    played(scenario)
+
+
+def test_a_batch_at_a_ninth_price_is_refused_in_words() -> None:
+    async def scenario(pair: Pair) -> None:
+        pair.store(pair.terms(1))
+        me, them = pair.payer_key, pair.payee_key.public_key
+        await pair.replay(Pay((), None))
+        pair.payee_books.add_orders(
+            me.public_key, [sign_order(me, NETWORK, them, price, 1, 1) for price in range(1, MAX_PRICES + 1)], 1
+        )
+        pair.payer_books.add_orders(them, [sign_order(me, NETWORK, them, MAX_PRICES + 1, 1, 1)], 1)
+        assert (await pair.paymaster.pay_all()).unreached == 1
 
     played(scenario)

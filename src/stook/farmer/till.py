@@ -220,6 +220,10 @@ class Till:
         spans = self.books.open_spans(partner)
         if narrow(batch.owed) != account.owed + batch.amount:
             raise RefusedError(ReasonCode.BATCH_OUT_OF_ORDER, "what it owes in all is not what all batches owe")
+        try:
+            newest(account.orders, batch.orders)
+        except ValueError as error:
+            raise RefusedError(ReasonCode.RATE_LIMITED, str(error)) from None
         names = {each.contract_id for each in batch.opened} | {each.contract_id for each in batch.closed}
         names |= set(spans) if batch.kind is BatchKind.RESTART else set()
         opened = [each.contract_id for each in batch.opened]

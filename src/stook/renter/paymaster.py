@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -24,7 +24,7 @@ from stook.contracts.verdict import Verdict
 from stook.errors import ConflictError, PeerError
 from stook.identity.keys import NodeKey, node_id_of
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey
-from stook.money import Amount, narrow
+from stook.money import MAX_AMOUNT, Amount, narrow
 from stook.payments.account import Account, Change, KeptBatch
 from stook.payments.batch import is_agreement, is_batch
 from stook.payments.cheque import judge
@@ -135,6 +135,7 @@ class Paymaster:
         clock: Clock,
         offload: Offload,
         rules: PayRules = PayRules(),
+        on_error: Callable[[str, Exception], None] = lambda _name, _error: None,
     ) -> None:
         self._endpoint = endpoint
         self._key = key
@@ -146,6 +147,7 @@ class Paymaster:
         self._clock = clock
         self._offload = offload
         self._rules = rules
+        self._on_error = on_error
         self._alone: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
         self._gate = asyncio.Semaphore(rules.at_once)
         self._received: defaultdict[PublicKey, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
@@ -187,7 +189,11 @@ class Paymaster:
             def sign(total: int, price: int = price, now: int = now) -> SignedOrder:
                 return sign_order(self._key, self._network, farmer, price, total, now)
 
-            signed.append(await self._offload(partial(self.books.add_received, farmer, price, size_bytes, sign, now)))
+            add = partial(self.books.add_received, farmer, price, size_bytes, sign, now)
+            try:
+                signed.append(await self._offload(add))
+            except ValueError as error:
+                self._on_error("pay", error)  # a price too many; what came at the others is signed for
         return tuple(signed)
 
     async def _learn(self, farmer: PublicKey, orders: Sequence[SignedOrder]) -> None:
@@ -287,6 +293,10 @@ class Paymaster:
                     continue  # another process of ours pays as well: look again
                 except PeerError:
                     return None
+                except (ValueError, ArithmeticError) as error:
+                    # Figures of this one farmer that do not fit: the others are paid all the same.
+                    self._on_error("pay", error)
+                    return None
         return None
 
     async def _note_silence(self, farmer: NodeId) -> None:
@@ -345,7 +355,8 @@ class Paymaster:
                 kept.append(KeptBatch(one.signed, agreement))
                 beyond = max(0, narrow(agreement.storage) - narrow(batch.storage))
                 beyond += max(0, narrow(agreement.download) - narrow(batch.download))
-                if beyond:
+                # A claim that no book holds is none: its agreement is kept, and counts for nothing.
+                if beyond and account.disputed + claimed + beyond <= MAX_AMOUNT:
                     claimed += beyond
                     lines.append(disputed_line(Side.PAYER, batch, beyond, now))
         if kept:
