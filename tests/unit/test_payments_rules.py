@@ -197,3 +197,21 @@ def test_statement_and_forecast() -> None:
     assert [each.batch for each in compare(pair.lines["payer"], wrong)] == [1]
     day = forecast(pair.spans["payer"].values(), NOW_MS + DAY_MS, DAY_MS)
     assert day == pytest.approx(pair.payer.owed, abs=1)
+
+
+def test_more_renewals_and_returns_than_a_batch_has_room_for_are_agreed() -> None:
+    pair = Pair()
+    many = [held(1, shard_root=number.to_bytes(32, "big")) for number in range(MAX_CHANGES + 40)]
+    assert all(each.agreed for each in pair.round(facts(NOW_MS + HOUR_MS, *many)))
+    gone = [replace(each, standing=Standing.LOST) for each in many[:20]]
+    assert all(each.agreed for each in pair.round(facts(NOW_MS + 2 * HOUR_MS, *gone, *many[20:])))
+    begin = NOW_MS + DAY_MS - HOUR_MS
+    renewed = [
+        replace(each, terms=structs.replace(each.terms, revision=1, origin=each.contract_id, begin_ms=begin))
+        for each in many[20:]
+    ]
+    before = frozenset(each.contract_id for each in gone)
+    agreements = pair.round(facts(NOW_MS + DAY_MS, *many[:20], *renewed, paid_before=before))
+    assert len(agreements) > 1
+    assert all(each.agreed for each in agreements), [each.detail for each in agreements]
+    assert pair.spans["payer"].keys() == pair.spans["payee"].keys() == {each.contract_id for each in many}

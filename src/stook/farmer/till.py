@@ -220,7 +220,13 @@ class Till:
         spans = self.books.open_spans(partner)
         if narrow(batch.owed) != account.owed + batch.amount:
             raise RefusedError(ReasonCode.BATCH_OUT_OF_ORDER, "what it owes in all is not what all batches owe")
+        try:
+            newest(account.orders, batch.orders)
+        except ValueError as error:
+            raise RefusedError(ReasonCode.RATE_LIMITED, str(error)) from None
         names = {each.contract_id for each in batch.opened} | {each.contract_id for each in batch.closed}
+        names |= set(spans) if batch.kind is BatchKind.RESTART else set()
+        opened = [each.contract_id for each in batch.opened]
         there = self._started_ms <= batch.from_ms
         if batch.kind is BatchKind.GAP and len(batch.receipt) == 32:
             kept = self._contracts.audits.round(batch.receipt)
@@ -230,7 +236,8 @@ class Till:
             was_there=there,
             now_ms=self._clock.now_ms(),
             floor_ms=self._floor(partner, account.seq),
-            paid_before=self.books.paid_before(partner, [each.contract_id for each in batch.opened]),
+            paid_before=self.books.paid_before(partner, opened),
+            left_ms=self._left(partner, opened),
         )
         return take(account, spans, signed, known, self._key)
 
@@ -239,6 +246,17 @@ class Till:
         newest_batches = self.books.batches(partner, max(0, seq - _BATCHES_SEEN), _BATCHES_SEEN)
         broken = [one.signed.batch.to_ms for one in newest_batches if one.signed.batch.kind is not BatchKind.EARNED]
         return max(broken, default=0)
+
+    def _left(self, partner: NodeId, names: list[ContractId]) -> Mapping[ContractId, int]:
+        """Those of these contracts whose last closing we disputed, and where that batch ended."""
+        last = self.books.closed_last(partner, names)
+        batches = {seq: self.books.batch(partner, seq) for seq in set(last.values())}
+        disputed = {
+            seq: kept.signed.batch.to_ms
+            for seq, kept in batches.items()
+            if kept is not None and kept.agreement is not None and not kept.agreement.agreed
+        }
+        return {name: disputed[seq] for name, seq in last.items() if seq in disputed}
 
     def _held_by(self, renter: PublicKey, names: set[ContractId]) -> Mapping[ContractId, Held]:
         found = ((name, self._contracts.get(name)) for name in names)

@@ -102,21 +102,44 @@ def draw_up(
         step = _step(account, open_spans, (), (), (), network, key, from_ms, gap_ms, facts.gap_receipt, BatchKind.GAP)
         changes.append(step)
         account, from_ms, floor_ms = _after(step.account), gap_ms, gap_ms
+    if restart:
+        facts = replace(facts, paid_before=())  # a restart closed all of them, and they go on where it did
     opened, closed = _moves(floor_ms, open_spans, facts, from_ms, to_ms)
     kind = BatchKind.RESTART if restart else BatchKind.EARNED
     orders = tuple(order for order in facts.orders if _is_new(order, account.billed))
     if not (opened or closed or orders or restart or (open_spans and to_ms > from_ms)):
         return changes
     while len(opened) > MAX_CHANGES or len(closed) > MAX_CHANGES:
-        some = opened[:MAX_CHANGES], closed[:MAX_CHANGES]
+        some, opened, closed = _first(opened, closed, facts.paid_before, from_ms)
         step = _step(account, open_spans, *some, (), network, key, from_ms, from_ms, b"", kind)
         changes.append(step)
-        kind = BatchKind.EARNED
-        account, opened, closed = _after(step.account), opened[MAX_CHANGES:], closed[MAX_CHANGES:]
+        kind, account = BatchKind.EARNED, _after(step.account)
     changes.append(
         _step(account, open_spans, opened, closed, orders, network, key, from_ms, to_ms, facts.receipt, kind)
     )
     return changes
+
+
+def _first(
+    opened: list[_Open], closed: list[Closing], paid_before: Collection[ContractId], from_ms: int
+) -> tuple[tuple[list[_Open], list[Closing]], list[_Open], list[Closing]]:
+    """What goes into a batch without time, and what is left; a renewal's two halves stay together."""
+    names = {each.terms.contract_id for each in opened} | {each.contract_id for each in closed}
+    now = set(sorted(names)[:MAX_CHANGES])
+    # What begins again does so where its batch ends, and this one ends at once.
+    renewed = {each.contract_id for each in closed}
+    first = [
+        _Open(each.terms, from_ms)
+        if each.terms.contract_id in paid_before and each.terms.contract_id not in renewed
+        else each
+        for each in opened
+        if each.terms.contract_id in now
+    ]
+    return (
+        (first, [each for each in closed if each.contract_id in now]),
+        [each for each in opened if each.terms.contract_id not in now],
+        [each for each in closed if each.contract_id not in now],
+    )
 
 
 def _after(account: Account) -> Account:
@@ -303,7 +326,9 @@ class Known:
     floor_ms: int = 0
     """Where the last gap or restart ended: a contract may be paid from there instead of from its begin."""
     paid_before: Collection[ContractId] = ()
-    """Contracts that had a span before; those may begin again at any time."""
+    """Contracts that had a span before; those may begin again where a batch ends."""
+    left_ms: Mapping[ContractId, int] = field(default_factory=dict)
+    """Those among them whose last closing was disputed, and where that batch ended: they are due from there."""
 
 
 def take(
@@ -316,14 +341,14 @@ def take(
     batch, doubts = signed.batch, list[str]()
     open_spans = dict(spans)
     ended, unjust = _close(batch, open_spans, known, doubts)
-    begun = _open(batch, open_spans, unjust, known, doubts)
+    begun = _open(batch, open_spans, ended, known, doubts)
     paying = [*ended, *open_spans.values()]
-    storage: int = storage_owed(paying, batch.seq, batch.from_ms, batch.to_ms)
-    if batch.kind is BatchKind.GAP:
-        if not known.was_there:
-            storage = 0
-        else:
-            doubts.append("we were there all through the gap")
+    gap = batch.kind is BatchKind.GAP
+    if gap and known.was_there:
+        doubts.append("we were there all through the gap")
+    storage: int = storage_owed(
+        paying, batch.seq, batch.from_ms, batch.from_ms if gap and not known.was_there else batch.to_ms
+    )
     storage += sum(span.owed(batch.seq, batch.from_ms, batch.to_ms) for span in unjust)
     own_orders = newest(batch.orders, (each for each in account.orders if each.order.signed_at_ms < batch.to_ms))
     download = _download(account, own_orders)
@@ -350,45 +375,67 @@ def _close(
 ) -> tuple[tuple[Span, ...], list[Span]]:
     """The spans that the batch ends, and those among them, as we would have paid them, that it ends unjustly."""
     ended, unjust = list[Span](), list[Span]()
+    again = {each.contract_id: each.revision for each in batch.opened}
+    closings: dict[ContractId, tuple[int, Reason | None]] = {
+        each.contract_id: (each.stop_ms, each.reason) for each in batch.closed
+    }
     if batch.kind is BatchKind.RESTART:
-        ended = [span.closed(batch.from_ms, batch.seq) for span in spans.values()]
-        spans.clear()
-    for closing in batch.closed:
-        span = spans.pop(closing.contract_id, None)
+        closings |= dict.fromkeys(spans, (batch.from_ms, None))
+    for name, (stop_ms, reason) in closings.items():
+        span = spans.pop(name, None)
         if span is None:
             continue
-        done = span.closed(closing.stop_ms, batch.seq)
+        done = span.closed(stop_ms, batch.seq)
         ended.append(done)
-        held = known.held.get(closing.contract_id)
-        holds = held is not None and held.standing is Standing.STORED
-        renewed = held is not None and closing.reason is Reason.RENEWED and held.terms.revision > span.revision
-        over = min(span.stop_ms, batch.to_ms)
-        if holds and not renewed and done.stop_ms < over:
-            doubts.append(f"{closing.contract_id.hex()[:16]} is stored here and not paid ({closing.reason.name})")
-            unjust.append(replace(span, start_ms=max(done.stop_ms, span.start_ms), opened_seq=batch.seq))
+        held = known.held.get(name)
+        if held is None or held.standing is not Standing.STORED or (reason is None and name in again):
+            continue
+        over = span.stop_ms
+        if reason is Reason.RENEWED and name in again and held.terms.revision > span.revision:
+            # Paid for until the next one begins; one that we do not know yet as the payer does may have begun earlier.
+            over = min(over, batch.to_ms, held.terms.begin_ms if again[name] == held.terms.revision else 0)
+        # Time beyond the batch is in none that follows, for it is closed.
+        if min(done.stop_ms, batch.to_ms) < over:
+            why = BatchKind.RESTART.name if reason is None else reason.name
+            doubts.append(f"{name.hex()[:16]} is stored here and not paid ({why})")
+            since = max(done.stop_ms, span.start_ms, batch.from_ms)
+            unjust.append(replace(span, start_ms=since, opened_seq=batch.seq))
     return tuple(ended), unjust
 
 
 def _open(
-    batch: Batch, spans: dict[ContractId, Span], unjust: list[Span], known: Known, doubts: list[str]
+    batch: Batch, spans: dict[ContractId, Span], ended: Sequence[Span], known: Known, doubts: list[str]
 ) -> tuple[Span, ...]:
-    """The spans that the batch begins; what it leaves out before them goes to `unjust`."""
+    """The spans that the batch begins, each from where it is due at the latest, whatever the payer says."""
     begun = []
+    stops = {span.contract_id: min(span.stop_ms, batch.to_ms) for span in ended}
     for opening in batch.opened:
-        held = known.held.get(opening.contract_id)
+        name, held = opening.contract_id, known.held.get(opening.contract_id)
         if held is None:
-            doubts.append(f"{opening.contract_id.hex()[:16]} is no contract of ours")
+            doubts.append(f"{name.hex()[:16]} is no contract of ours")
+            continue
+        if name in spans:
+            doubts.append(f"{name.hex()[:16]} is paid for already")
             continue
         if held.terms.revision != opening.revision:
-            doubts.append(f"{opening.contract_id.hex()[:16]} has revision {held.terms.revision} here")
+            doubts.append(f"{name.hex()[:16]} has revision {held.terms.revision} here")
         span = Span.of(held.terms, opening.start_ms, batch.seq)
-        due_ms = max(span.begin_ms, known.floor_ms)
-        if span.contract_id not in known.paid_before and span.start_ms > due_ms and not held.terms.revision:
-            doubts.append(f"{opening.contract_id.hex()[:16]} is paid from {span.start_ms} and not from {due_ms}")
-            unjust.append(replace(span, start_ms=due_ms, stop_ms=span.start_ms))
+        due_ms = max(span.begin_ms, _due(name, batch, stops, known))
+        if span.start_ms > due_ms:
+            doubts.append(f"{name.hex()[:16]} is paid from {span.start_ms} and not from {due_ms}")
+            span = replace(span, start_ms=due_ms)
         begun.append(span)
-        spans[span.contract_id] = span
+        spans[name] = span
     return tuple(begun)
+
+
+def _due(name: ContractId, batch: Batch, stops: Mapping[ContractId, int], known: Known) -> int:
+    """From when a contract that the batch opens has to be paid, if it has begun by then."""
+    if name in stops:
+        return max(batch.from_ms, stops[name])
+    if name in known.left_ms:
+        return known.left_ms[name]
+    return batch.to_ms if name in known.paid_before else known.floor_ms
 
 
 @dataclass(frozen=True, slots=True)

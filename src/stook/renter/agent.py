@@ -238,6 +238,7 @@ class LocalAgent:
                 clock=clock,
                 offload=offload,
                 rules=options.pay,
+                on_error=on_error,
             )
         care = options.care
         self.chores: tuple[Chore, ...] = (

@@ -8,8 +8,9 @@ next round (`docs/protocol/payments.md`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -23,13 +24,13 @@ from stook.contracts.verdict import Verdict
 from stook.errors import ConflictError, PeerError
 from stook.identity.keys import NodeKey, node_id_of
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey
-from stook.money import Amount, narrow
+from stook.money import MAX_AMOUNT, Amount, narrow
 from stook.payments.account import Account, Change, KeptBatch
 from stook.payments.batch import is_agreement, is_batch
 from stook.payments.cheque import judge
 from stook.payments.ledger import Side
 from stook.payments.messages import MAX_BATCHES, Order, OrderReply, Pay, PayMethod, PayReply
-from stook.payments.orders import SIGN_EVERY_BYTES, SignedOrder, counts, is_order, sign_order
+from stook.payments.orders import SIGN_EVERY_BYTES, SignedOrder, counts, is_order, newest, sign_order
 from stook.payments.posting import (
     Facts,
     Held,
@@ -134,6 +135,7 @@ class Paymaster:
         clock: Clock,
         offload: Offload,
         rules: PayRules = PayRules(),
+        on_error: Callable[[str, Exception], None] = lambda _name, _error: None,
     ) -> None:
         self._endpoint = endpoint
         self._key = key
@@ -145,6 +147,7 @@ class Paymaster:
         self._clock = clock
         self._offload = offload
         self._rules = rules
+        self._on_error = on_error
         self._alone: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
         self._gate = asyncio.Semaphore(rules.at_once)
         self._received: defaultdict[PublicKey, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
@@ -186,18 +189,32 @@ class Paymaster:
             def sign(total: int, price: int = price, now: int = now) -> SignedOrder:
                 return sign_order(self._key, self._network, farmer, price, total, now)
 
-            signed.append(await self._offload(partial(self.books.add_received, farmer, price, size_bytes, sign, now)))
+            add = partial(self.books.add_received, farmer, price, size_bytes, sign, now)
+            try:
+                signed.append(await self._offload(add))
+            except ValueError as error:
+                self._on_error("pay", error)  # a price too many; what came at the others is signed for
         return tuple(signed)
 
     async def _learn(self, farmer: PublicKey, orders: Sequence[SignedOrder]) -> None:
         """Orders of ours that the farmer holds; higher than ours only when we lost our books."""
         mine = [each for each in orders if is_order(each, self._network, self._key.public_key, farmer)]
-        account = await self._offload(lambda: self.books.account(node_id_of(farmer)))
-        known = counts(account.orders) if account is not None else {}
-        higher = [each for each in mine if each.order.received_bytes > known.get(each.order.price_per_gib, 0)]
-        if higher:
-            now = self._clock.now_ms()
-            await self._offload(lambda: self.books.add_orders(farmer, higher, now))
+        for _ in range(_TRIES):
+            account = await self._offload(lambda: self.books.account(node_id_of(farmer)))
+            known = counts(account.orders) if account is not None else {}
+            higher = [each for each in mine if each.order.received_bytes > known.get(each.order.price_per_gib, 0)]
+            if not higher:
+                return
+            if account is None or not account.floor_seq:
+                now = self._clock.now_ms()
+                await self._offload(partial(self.books.add_orders, farmer, higher, now))
+                return
+            # Signed before the books were lost: what it charges was in a batch, as far as we can tell.
+            orders = newest(account.orders, higher)
+            learned = replace(account, orders=orders, billed=_billed(account, higher))
+            with contextlib.suppress(ConflictError):
+                await self._post(Change(learned))
+                return
 
     @property
     def unsigned_bytes(self) -> int:
@@ -260,8 +277,8 @@ class Paymaster:
         account = await self._offload(lambda: self.books.account(farmer))
         if account is None or now - account.cut_ms >= self._rules.every_ms or account.delivered < account.owed:
             return True
-        newest = await self._offload(lambda: self._store.receipts(farmer, 1))
-        return bool(newest) and newest[0].judged_ms > account.cut_ms
+        rounds = await self._offload(lambda: self._store.receipts(farmer, 1))
+        return bool(rounds) and rounds[0].judged_ms > account.cut_ms
 
     async def _pay(self, key: PublicKey) -> Account | None:
         """One farmer's account up to now; the account, or None when it does not answer."""
@@ -275,6 +292,10 @@ class Paymaster:
                 except ConflictError:
                     continue  # another process of ours pays as well: look again
                 except PeerError:
+                    return None
+                except (ValueError, ArithmeticError) as error:
+                    # Figures of this one farmer that do not fit: the others are paid all the same.
+                    self._on_error("pay", error)
                     return None
         return None
 
@@ -334,7 +355,8 @@ class Paymaster:
                 kept.append(KeptBatch(one.signed, agreement))
                 beyond = max(0, narrow(agreement.storage) - narrow(batch.storage))
                 beyond += max(0, narrow(agreement.download) - narrow(batch.download))
-                if beyond:
+                # A claim that no book holds is none: its agreement is kept, and counts for nothing.
+                if beyond and account.disputed + claimed + beyond <= MAX_AMOUNT:
                     claimed += beyond
                     lines.append(disputed_line(Side.PAYER, batch, beyond, now))
         if kept:
@@ -406,13 +428,22 @@ class Paymaster:
         mine = self._key.public_key
         if signed is None or not is_batch(signed, mine) or signed.batch.payee_key != account.partner_key:
             raise ConflictError("the farmer names a batch that we did not sign")
+        if signed.batch.seq != reply.seq or signed.batch.seq <= account.seq:
+            raise ConflictError(
+                f"the farmer says {reply.seq} and shows batch {signed.batch.seq}; ours is {account.seq}"
+            )
         drawer = self.settlement.drawer(mine, account.partner_key, self._rules.chequebook)
         if cheque is not None and judge(cheque, drawer, None).fault is not None:
             cheque = None
         batch, known = signed.batch, account.cheque
         if cheque is not None and cheque.cheque.amount > account.drawn:
             known = cheque
-        orders = tuple(each for each in reply.orders if is_order(each, self._network, mine, account.partner_key))
+        shown = (*reply.orders, *batch.orders)
+        shown = tuple(each for each in shown if is_order(each, self._network, mine, account.partner_key))
+        # An order that is held back now charges nothing later: what any of them counts passes for billed.
+        orders = newest(account.orders, shown)
+        spans = await self._offload(lambda: self.books.open_spans(account.partner))
+        closed = tuple(span.closed(batch.to_ms, batch.seq) for span in spans.values())
         drawn = known.cheque.amount if known is not None else 0
         after = replace(
             account,
@@ -422,12 +453,12 @@ class Paymaster:
             head=batch.digest,
             cheque=known,
             orders=orders,
-            billed=counts(orders),
+            billed=_billed(account, orders),
             delivered=Amount(min(narrow(reply.paid), drawn)),
             floor_seq=batch.seq,
             floor_ms=batch.to_ms,
         )
-        await self._offload(lambda: self.books.post(Change(after, (KeptBatch(signed),))))
+        await self._offload(lambda: self.books.post(Change(after, (KeptBatch(signed),), closed=closed)))
         return replace(after, version=after.version + 1)
 
     # --- calls -------------------------------------------------------------------------------------------------------
@@ -438,6 +469,14 @@ class Paymaster:
     async def _call(self, key: PublicKey, method: PayMethod, payload: bytes, seconds: float = 0.0) -> bytes:
         deadline = seconds or self._rules.call_deadline_seconds
         return await self._endpoint.call(self._book.peer(node_id_of(key)), method, payload, deadline_seconds=deadline)
+
+
+def _billed(account: Account, orders: Iterable[SignedOrder]) -> dict[int, int]:
+    """Bytes by price that are charged, when everything is that these orders count."""
+    billed = dict(account.billed)
+    for price, received in counts(orders).items():
+        billed[price] = max(received, billed.get(price, 0))
+    return billed
 
 
 def _held(placement: Placement, spans: Iterable[ContractId], silence: Silence) -> Held | None:

@@ -21,7 +21,7 @@ from stook.payments.account import Account, Change, KeptBatch
 from stook.payments.batch import Agreement, SignedBatch
 from stook.payments.cheque import SignedCheque
 from stook.payments.ledger import Book, Kind, Line, Side
-from stook.payments.orders import SignedOrder
+from stook.payments.orders import MAX_PRICES, SignedOrder
 from stook.payments.tariff import Span
 from stook.storage.database import use_wal
 
@@ -136,7 +136,8 @@ class Books(Protocol):
     ) -> SignedOrder:
         """Count bytes received and keep the order over all of them, which `sign` makes from the sum; that order.
 
-        Two processes that count at once lose nothing. Outlives a kill, perhaps no power cut.
+        Two processes that count at once lose nothing. Outlives a kill, perhaps no power cut. Raises `ValueError` at
+        one price more than a batch has room for.
         """
         ...
 
@@ -150,6 +151,10 @@ class Books(Protocol):
 
     def paid_before(self, partner: NodeId, contract_ids: Iterable[ContractId]) -> frozenset[ContractId]:
         """Those of these contracts that ever had a span."""
+        ...
+
+    def closed_last(self, partner: NodeId, contract_ids: Iterable[ContractId]) -> Mapping[ContractId, int]:
+        """Those of these contracts that had a span and have none open, and the batch that closed the last of them."""
         ...
 
     def batch(self, partner: NodeId, seq: int) -> KeptBatch | None:
@@ -358,6 +363,9 @@ class SqliteBooks:
             partner = _ensure(db, partner_key, now_ms)
             query = "SELECT received FROM orders WHERE partner = ? AND price = ?"
             found = db.execute(query, (partner, price)).fetchone()
+            held = db.execute("SELECT count(*) FROM orders WHERE partner = ?", (partner,)).fetchone()[0]
+            if found is None and held >= MAX_PRICES:
+                raise ValueError(f"downloads at more than {MAX_PRICES} prices")
             signed = sign((found[0] if found else 0) + size_bytes)
             _put_orders(db, partner, [signed])
         return signed
@@ -378,6 +386,12 @@ class SqliteBooks:
         """See the port."""
         query = "SELECT 1 FROM spans WHERE partner = ? AND contract_id = ? LIMIT 1"
         return frozenset(name for name in contract_ids if self._rows(query, partner, name))
+
+    def closed_last(self, partner: NodeId, contract_ids: Iterable[ContractId]) -> Mapping[ContractId, int]:
+        """See the port."""
+        query = "SELECT min(closed_seq), max(closed_seq) FROM spans WHERE partner = ? AND contract_id = ?"
+        found = {name: self._rows(query, partner, name)[0] for name in contract_ids}
+        return {name: last for name, (first, last) in found.items() if first}
 
     def batch(self, partner: NodeId, seq: int) -> KeptBatch | None:
         """See the port."""
