@@ -154,16 +154,17 @@ class Client:
             entropy=entropy,
             offload=offload,
         )
-        self._downloader = Downloader(
+        self._downloader_with = partial(
+            Downloader,
             agent=agent,
             node_key=node_key,
             fetcher=Fetcher(agent=agent, endpoint=endpoint, clock=clock, offload=offload),
-            slots=slots,
             vault=self._vault,
             catalog=catalog,
             codec=codec,
             offload=offload,
         )
+        self._downloader = self._downloader_with(slots=slots)
 
         self.driller = Driller(
             agent=agent,
@@ -217,7 +218,9 @@ class Client:
             mill=self._mill,
             slots=self._slots,
             vault=self._vault,
-            downloader=self._downloader,
+            # What comes in may be read from what goes out, as when a part is copied: room for one never waits for the
+            # other, or both would wait for ever.
+            downloader=self._downloader_with(slots=SlotPool(self._slots.budget_bytes // 2)),
             arrivals=self._arrivals,
             catalog=self._catalog,
             store=store,
