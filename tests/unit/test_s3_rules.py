@@ -9,6 +9,7 @@ import zlib
 
 import pytest
 
+from stook.codec import encode
 from stook.gateway.s3 import checksums
 from stook.gateway.s3.cors import cors_headers, parse_cors
 from stook.gateway.s3.errors import S3Error
@@ -103,6 +104,18 @@ def test_metadata_that_is_no_ascii_travels_as_rfc_2047() -> None:
     sent = wire_value("grün")
     assert sent.isascii()
     assert facts_of(Headers([("x-amz-meta-c", sent)])).metadata == (("c", "grün"),)
+
+
+@pytest.mark.parametrize("value", ["=?utf-8?b?a?=", "=?utf-7?q?+2AA-?=", "=?unicode_escape?q?=5Cud800?=", "\udcff"])
+def test_headers_that_are_no_text_can_be_written_down_all_the_same(value: str) -> None:
+    encode(facts_of(Headers([("content-type", value), ("x-amz-meta-a", value)])))
+
+
+def test_tags_that_are_no_text_are_refused() -> None:
+    with pytest.raises(S3Error):
+        tags_of("a=\udcff")
+    with pytest.raises(S3Error):
+        checked_tags([("\ud800", "")], 10)
 
 
 def test_tags() -> None:
