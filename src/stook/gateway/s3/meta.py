@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote
 
 from stook.gateway.s3.errors import S3Error, not_implemented
 from stook.gateway.s3.sigv4 import Headers
-from stook.gateway.s3.xml import iso_time, parse_time
+from stook.gateway.s3.xml import LAST_TIME_MS, iso_time, parse_time
 from stook.storage.s3_ports import Conditions, Lock, ObjectFacts, Pairs, Retention, StoredObject, Version, make_facts
 
 MAX_METADATA_BYTES = 2048
@@ -139,6 +139,8 @@ def future(until_ms: int | None, now_ms: int) -> int:
     """A date to come. Raises `S3Error`."""
     if until_ms is None or until_ms <= now_ms:
         raise S3Error("InvalidArgument", "the retain until date must be in the future")
+    if until_ms > LAST_TIME_MS:  # in UTC it is a year later than where it was written
+        raise S3Error("InvalidArgument", "the retain until date must be before the year 10000 in UTC")
     return until_ms
 
 
