@@ -41,6 +41,8 @@ T = TypeVar("T")
 CLOSE_SECONDS = 120.0
 """How long closing waits for the shards beyond the durable ones."""
 ERASE_SECONDS = 10.0
+SAVE_SECONDS = 30.0
+"""How long closing tries to save the catalog, so that the words alone bring everything back."""
 _PAGE = 1000
 _CHUNK = 256 << 10
 """Hashing less than this takes less time than handing it to a thread."""
@@ -242,10 +244,19 @@ class Store:
             await self._renter.client.collect_garbage()
 
     async def settle(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Wait until what was put has all its shards, at most so long, and farmers know what to erase."""
+        """Wait until what was put has all its shards, at most so long, the catalog is saved, and farmers know what to
+        erase. What could not be saved is saved by whatever opens this home next.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._renter.client.drain()
+        saver = self._renter.client.saver
+        if saver is not None:
+            with contextlib.suppress(TimeoutError, StookError):
+                async with asyncio.timeout(min(seconds, SAVE_SECONDS)):
+                    if await saver.save_due() is not None:
+                        await self._collect()
+                        await self._renter.client.drain()
         with contextlib.suppress(TimeoutError, StookError):
             async with asyncio.timeout(ERASE_SECONDS):
                 await self._renter.agent.caretaker.cancel_due()

@@ -84,7 +84,7 @@ async def serve_s3(
     async with AsyncExitStack() as stack:
         saver = renter.client.saver
         if saver is not None:
-            stack.push_async_callback(_save, saver, on_error)
+            stack.push_async_callback(_save, renter, saver, on_error)
         objects = await stack.enter_async_context(open_objects(renter))
         tidy = Chore("tidy s3", TIDY_SECONDS, renter.client.collect_garbage, on_error)
         with contextlib.suppress(StookError):  # what a gateway that was killed left behind; the list of it is durable
@@ -114,10 +114,11 @@ async def serve_s3(
             await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _save(saver: Saver, on_error: OnError) -> None:
-    """The last save, when everything that came in is committed."""
+async def _save(renter: Renter, saver: Saver, on_error: OnError) -> None:
+    """The last save, when everything that came in is committed; then what it set free is given up."""
     try:
         await saver.save_due()
+        await renter.client.collect_garbage()
     except StookError as error:
         on_error("save", error)
 

@@ -319,3 +319,31 @@ def test_a_catalog_from_before_the_journal_is_saved_whole(tmp_path: Path) -> Non
     assert draft.base
     assert differences(machine.path, machine.load(tmp_path / "again.db")) == []
     machine.catalog.close()
+
+
+def test_garbage_waits_until_the_saved_catalog_does_not_name_it(machine: Machine) -> None:
+    catalog = machine.catalog
+    machine.put("x")
+    machine.put("x")
+    assert len(catalog.garbage(9)) == 1, "nothing is saved that could name it"
+    machine.put("y")
+    draft = catalog.journal.begin()
+    machine.put("y")
+    part = PartRef(machine.segment().segment_id, 2, 5, 16384, 100)
+    save = SaveRef(draft.sequence, 1, draft.generation, draft.base, 9, (part,))
+    catalog.journal.finish(draft, save, b"record", machine.now_ms, WEEK_MS)
+    assert len(catalog.garbage(9)) == 1, "what came after the save began may be named by it"
+    assert catalog.journal.unsaved(9).waiting == 1
+    machine.save()
+    dead = catalog.garbage(9)
+    assert len(dead) == 2
+    assert catalog.journal.unsaved(9).waiting == 0
+    catalog.journal.sound("somebody else")
+    assert catalog.garbage(9) == []
+    catalog.journal.take_over(9)
+    assert catalog.garbage(9) == [], "the catalog taken over from is the saved one until the new base is"
+    assert catalog.journal.unsaved(9).waiting == 2
+    machine.save()
+    assert catalog.garbage(9) == dead
+    catalog.confirm_released(dead)
+    assert catalog.journal.unsaved(9).waiting == 0

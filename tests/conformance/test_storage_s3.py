@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stook.errors import ConflictError, NotFoundError, StookError
+from stook.errors import ConflictError, NotFoundError, StookError, UserError
 from stook.ids import SegmentId
 from stook.shards.pointer import Extent
 from stook.storage.catalog import SqlCatalog
@@ -129,6 +129,15 @@ def test_conditions_are_judged_one_by_one_in_one_transaction(catalog: SqlCatalog
     assert isinstance(third, Version)
     assert isinstance(fourth, MissingError)
     assert current(catalog).version.etag == "3"
+
+
+def test_what_cannot_be_written_down_is_no_other_drafts_trouble(catalog: SqlCatalog) -> None:
+    bad = draft("tags", tags=(("a", "\udcff"),)), draft("facts", facts=make_facts(headers=(("a", "\ud800"),)))
+    first, *failed, last = catalog.s3.commit([draft("one"), *bad, draft("etag", etag="\udcff"), draft("two")])
+    assert isinstance(first, Version)
+    assert isinstance(last, Version)
+    assert all(isinstance(each, UserError) for each in failed)
+    assert catalog.s3.find("b", "tags") is None
 
 
 def test_of_racing_writers_one_wins(catalog: SqlCatalog, tmp_path: Path) -> None:

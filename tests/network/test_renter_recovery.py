@@ -342,3 +342,47 @@ def test_cheques_are_asked_for_before_anything_is_signed(tmp_path: Path) -> None
             assert any(2 in epochs(farmer) for farmer in net.farmers)
 
     run(main(), within_seconds=3600)
+
+
+def test_what_was_overwritten_comes_back_when_the_machine_is_lost_before_the_next_save(tmp_path: Path) -> None:
+    async def main() -> None:
+        net = net_of()
+        saving(net, tmp_path / "first.db")
+        async with net:
+            client, saver = net.renter.client, saver_of(net.renter)
+            await client.make_bucket("b")
+            old = net.dice(9000)
+            await client.put("b", item("x", old))
+            await saver.recoverable()
+            await client.drain()
+            before = shards_of(net)
+            await client.put("b", item("x", net.dice(9000)))
+            await client.drain()
+            await net.renter.agent.caretaker.cancel_due()
+            assert before <= shards_of(net), "nothing that the saved catalog names is erased"
+            await laptop_lost(net.renter)
+            other = other_machine(net)
+            came = await recover(other, tmp_path / "second.db")
+            assert (came.objects, came.missing_segments) == (1, 0)
+            await other.start(chores=False)
+            assert await other.client.read("b", "x") == old
+            # And where it is saved, the old ones go.
+            await other.client.put("b", item("x", b"n" * 9000))
+            await saver_of(other).recoverable()
+            await other.client.tidy()
+            await other.agent.caretaker.cancel_due()
+            assert not before <= shards_of(net)
+            # In an alarm the true catalog is somebody else's, and what it names is not erased from here.
+            third = other_machine(net, "renter-3")
+            await recover(third, tmp_path / "third.db")
+            await other.client.remove("b", ["x"])
+            with pytest.raises(ConflictError):
+                await saver_of(other).recoverable()
+            await other.client.tidy()
+            await other.agent.caretaker.cancel_due()
+            await other.stop()
+            await third.start(chores=False)
+            assert await third.client.read("b", "x") == b"n" * 9000
+            await third.stop()
+
+    run(main(), within_seconds=3600)

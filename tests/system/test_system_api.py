@@ -13,7 +13,9 @@ import pytest
 
 from s3_demo import S3Demo
 from stook.api import Folder, ObjectInfo, open_store, open_store_sync
+from stook.assembly import CATALOG_FILE
 from stook.errors import ConflictError, NotFoundError, UserError
+from stook.storage.catalog import SqlCatalog
 
 pytestmark = pytest.mark.system
 
@@ -115,3 +117,17 @@ def test_a_sync_store_refuses_its_own_loop(s3_demo: S3Demo) -> None:
 
         with pytest.raises(UserError, match="open_store"):
             store._run(inside())
+
+
+def test_closing_saves_the_catalog(s3_demo: S3Demo) -> None:
+    with open_store_sync(s3_demo.home) as store:
+        store.make_bucket("saved", exist_ok=True)
+        store.put("saved", "x", os.urandom(9000))
+        store.put("saved", "x", os.urandom(9000))
+    catalog = SqlCatalog.open(s3_demo.home / CATALOG_FILE)
+    try:
+        assert catalog.journal.state().saved_ms
+        assert catalog.journal.unsaved(9).pressing == 0
+        assert catalog.garbage(9) == []
+    finally:
+        catalog.close()

@@ -9,16 +9,30 @@ import zlib
 
 import pytest
 
+from stook.codec import encode
 from stook.gateway.s3 import checksums
+from stook.gateway.s3.configuration import _parse_lock
 from stook.gateway.s3.cors import cors_headers, parse_cors
 from stook.gateway.s3.errors import S3Error
 from stook.gateway.s3.framing import Deframer
 from stook.gateway.s3.lifecycle import DAY_MS, Rule, expired, parse_rules
-from stook.gateway.s3.meta import check_read, checked_tags, conditions_of, facts_of, parse_range, tags_of, wire_value
+from stook.gateway.s3.meta import (
+    check_read,
+    checked_tags,
+    conditions_of,
+    facts_of,
+    lock_headers,
+    lock_of,
+    parse_range,
+    tags_of,
+    wire_value,
+)
+from stook.gateway.s3.objects import _part_of
 from stook.gateway.s3.policy import GET, LIST, parse_policy
 from stook.gateway.s3.sigv4 import Headers
 from stook.gateway.s3.xml import Writer, parse
-from stook.storage.s3_ports import Lock, Retention, Standing, Version
+from stook.storage.renter_ports import ObjectEntry
+from stook.storage.s3_ports import Lock, Retention, Standing, StoredObject, Version, make_facts
 
 
 def headers(**pairs: str) -> Headers:
@@ -105,12 +119,60 @@ def test_metadata_that_is_no_ascii_travels_as_rfc_2047() -> None:
     assert facts_of(Headers([("x-amz-meta-c", sent)])).metadata == (("c", "grün"),)
 
 
+@pytest.mark.parametrize("value", ["=?utf-8?b?a?=", "=?utf-7?q?+2AA-?=", "=?unicode_escape?q?=5Cud800?=", "\udcff"])
+def test_headers_that_are_no_text_can_be_written_down_all_the_same(value: str) -> None:
+    encode(facts_of(Headers([("content-type", value), ("x-amz-meta-a", value)])))
+
+
+def test_tags_that_are_no_text_are_refused() -> None:
+    with pytest.raises(S3Error):
+        tags_of("a=\udcff")
+    with pytest.raises(S3Error):
+        checked_tags([("\ud800", "")], 10)
+
+
 def test_tags() -> None:
     assert tags_of("a=1&b=&c=%20") == (("a", "1"), ("b", ""), ("c", " "))
     for wrong in ("a", "a=1&a=2", "=x", "&".join(f"t{n}=1" for n in range(11)), "aws:x=1", "k=" + "v" * 257):
         with pytest.raises(S3Error):
             tags_of(wrong)
     assert len(checked_tags([(str(n), "") for n in range(50)], 50)) == 50
+
+
+def test_a_lock_ends_in_a_year_that_can_be_written() -> None:
+    def locked(until: str) -> Lock:
+        sent = [("x-amz-object-lock-mode", "COMPLIANCE"), ("x-amz-object-lock-retain-until-date", until)]
+        return lock_of(Headers(sent), Lock(), 0)
+
+    until = "9999-12-31T23:59:59.999Z"
+    assert lock_headers(locked(until))["x-amz-object-lock-retain-until-date"] == until
+    with pytest.raises(S3Error, match="10000"):
+        locked("9999-12-31T23:59:59-01:00")
+    kept = lock_headers(Lock(Retention.COMPLIANCE, 253_402_300_800_000))  # by an earlier version
+    assert kept["x-amz-object-lock-retain-until-date"] == until
+
+
+@pytest.mark.parametrize("days", ["\xb2", "--5", "5" * 5000, "", "1 2", "\u0665"])
+def test_a_default_retention_is_a_number_of_days(days: str) -> None:
+    def document(days: str) -> bytes:
+        rule = f"<Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Days>{days}</Days></DefaultRetention></Rule>"
+        root = "ObjectLockConfiguration"
+        return f"<{root}><ObjectLockEnabled>Enabled</ObjectLockEnabled>{rule}</{root}>".encode()
+
+    assert _parse_lock(document(" 5 ")) == (Retention.COMPLIANCE, 5 * 86_400_000)
+    with pytest.raises(S3Error):
+        _parse_lock(document(days))
+    with pytest.raises(S3Error, match="hundred years"):
+        _parse_lock(document("-5"))
+
+
+@pytest.mark.parametrize("text", ["000001" + "9" * 5000, "0", "10001", "\xb2", "-1", ""])
+def test_part_numbers_are_bounded(text: str) -> None:
+    entry = ObjectEntry("b", "k", 1, 5, 7, bytes(32), b"", ())
+    found = StoredObject(version(), entry, make_facts(), (), Lock())
+    assert _part_of(found, "1") == (0, 5, 0)
+    with pytest.raises(S3Error):
+        _part_of(found, text)
 
 
 def test_locks() -> None:

@@ -81,6 +81,8 @@ class RowsLine:
 async def save_before_end(renter: Renter, wait: str | None) -> bool:
     """Save what the command changed in the catalog, so that a lost machine loses none of it; whether it is saved.
 
+    What it replaced or removed is given up then, not before: until it is saved, the saved catalog needs those bytes.
+
     Raises only with ``recoverable``, for whoever asked for that. Otherwise a failure is told and the next command, or
     `stook agent run`, tries again.
     """
@@ -89,17 +91,19 @@ async def save_before_end(renter: Renter, wait: str | None) -> bool:
         return False
     if wait == "recoverable":
         await saver.recoverable()
+        await renter.client.tidy()
         await renter.client.drain()
         return True
     state = await saver.state()
     unsaved = await saver.unsaved(0)
-    if not unsaved.pressing and state.saved_ms:
+    if not unsaved.pressing and not unsaved.waiting and state.saved_ms:
         return True
     if wait == "durable" or not len(renter.agent.book):
         return False
     try:
         async with asyncio.timeout(SAVE_SECONDS):
             await saver.recoverable()
+            await renter.client.tidy()
             await renter.client.drain()
     except (StookError, TimeoutError) as error:
         why = str(error) or f"not done in {SAVE_SECONDS:.0f} s"

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stook.chore import Chore
 from stook.cli.output import emit, plural, say, warn
 from stook.cli.renting import home_passphrase
 from stook.cli.run import json_option, new_passphrase, pass_home, run, until_stopped
 from stook.errors import ConflictError, EnvironmentFault, StookError
 
 if TYPE_CHECKING:
-    from stook.chore import Chore
     from stook.renter.agent import LocalAgent
-    from stook.renter.saver import Saver
+    from stook.renter.client import Client
 
 LOCK_FILE = "agent.lock"
+TIDY_SECONDS = 30.0
+"""How often what a save set free is given up."""
 
 
 @contextmanager
@@ -135,24 +137,29 @@ def run_command(home: Path, once: bool, now: bool, as_json: bool) -> None:
 
     passphrase = home_passphrase(home)
 
-    async def look_after(agent: LocalAgent, saver: Saver | None) -> None:
+    async def look_after(agent: LocalAgent, client: Client | None) -> None:
         await agent.repairer.resume()
         _tell(await one_round(agent, now=now), as_json=as_json)
-        if saver is not None:
+        saver = None if client is None else client.saver
+        if client is not None and saver is not None:
             try:
                 await saver.save_due()
+                await client.tidy()
             except StookError as error:
                 _not_saved("save", error)
         if once:
             return
         if not as_json:
             warn("The agent goes on until it is interrupted.")
-        await _run_chores(agent, *([] if saver is None else [saver.chore(_not_saved)]))
+        more = []
+        if client is not None and saver is not None:
+            more = [saver.chore(_not_saved), Chore("tidy catalog", TIDY_SECONDS, client.tidy, _not_saved)]
+        await _run_chores(agent, *more)
 
     async def work() -> None:
         if holds_owner(home, passphrase):
             async with open_renter(home, passphrase=passphrase) as renter:
-                await look_after(renter.agent, renter.client.saver)
+                await look_after(renter.agent, renter.client)
         else:
             async with open_agent(home, passphrase=passphrase) as agent:
                 await look_after(agent, None)

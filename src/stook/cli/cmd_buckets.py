@@ -62,8 +62,8 @@ def rb_command(home: Path, bucket: str, force: bool, as_json: bool) -> None:
                 while page := (await renter.client.list_objects(name, limit=_PAGE)).objects:
                     await renter.client.remove(name, [summary.name for summary in page])
             await renter.client.remove_bucket(name)
-            waiting = await erase(renter.agent) if removed else 0
             await save_before_end(renter, None)
+            waiting = await erase(renter.agent) if removed else 0
             return removed, waiting
 
     removed, waiting = run(work())

@@ -59,8 +59,8 @@ def rm_command(home: Path, remotes: tuple[RemoteName, ...], recursive: bool, as_
                 removed += gone
                 if not gone and remote.name:
                     missing.append(str(remote))
-            waiting = await erase(renter.agent)
             await save_before_end(renter, None)
+            waiting = await erase(renter.agent)
             return removed, waiting, missing
 
     removed, waiting, missing = run(work())

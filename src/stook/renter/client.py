@@ -154,16 +154,17 @@ class Client:
             entropy=entropy,
             offload=offload,
         )
-        self._downloader = Downloader(
+        self._downloader_with = partial(
+            Downloader,
             agent=agent,
             node_key=node_key,
             fetcher=Fetcher(agent=agent, endpoint=endpoint, clock=clock, offload=offload),
-            slots=slots,
             vault=self._vault,
             catalog=catalog,
             codec=codec,
             offload=offload,
         )
+        self._downloader = self._downloader_with(slots=slots)
 
         self.driller = Driller(
             agent=agent,
@@ -217,7 +218,9 @@ class Client:
             mill=self._mill,
             slots=self._slots,
             vault=self._vault,
-            downloader=self._downloader,
+            # What comes in may be read from what goes out, as when a part is copied: room for one never waits for the
+            # other, or both would wait for ever.
+            downloader=self._downloader_with(slots=SlotPool(self._slots.budget_bytes // 2)),
             arrivals=self._arrivals,
             catalog=self._catalog,
             store=store,
@@ -264,7 +267,7 @@ class Client:
     async def remove_bucket(self, name: str) -> None:
         """Remove an empty bucket. Raises `NotFoundError`, or `ConflictError` while it holds objects."""
         await self._offload(lambda: self._catalog.delete_bucket(name))
-        await self._tidy()
+        await self.tidy()
 
     async def buckets(self) -> list[Bucket]:
         """All buckets by name."""
@@ -312,9 +315,9 @@ class Client:
                     found, self._pages(items), meter, arrival, again=again, inline_bytes=inline_bytes
                 )
         except Exception:
-            await self._tidy()
+            await self.tidy()
             raise
-        await self._tidy()
+        await self.tidy()
         return uploaded
 
     async def _pages(self, items: Iterable[Item]) -> AsyncIterator[Sequence[Item]]:
@@ -507,7 +510,7 @@ class Client:
         """
         wanted = list(names)
         gone = await self._offload(lambda: self._catalog.delete_many(bucket, wanted, at_ms=self._clock.now_ms()))
-        await self._tidy()
+        await self.tidy()
         return gone
 
     async def status(self) -> RenterStatus:
@@ -540,16 +543,19 @@ class Client:
         undone = await Undoer(old, self._catalog, self._vault, self._agent, self._node_key, self._offload).run(
             exactly=exactly
         )
-        await self._tidy()
+        await self.tidy()
         return undone
 
-    async def _tidy(self) -> None:
+    async def tidy(self) -> None:
         """Collect garbage behind something that is done: what keeps us from it keeps, for the list of it is durable."""
         with contextlib.suppress(StookError):
             await self.collect_garbage()
 
     async def collect_garbage(self) -> int:
-        """Give up segments that no object refers to any more, and uploads left behind long ago; how many segments."""
+        """Give up segments that no object refers to any more, and uploads left behind long ago; how many segments.
+
+        Where the catalog is saved, what was replaced or removed since the last save waits for the next.
+        """
         count = 0
         before = self._clock.now_ms() - STALE_UPLOAD_MS
         for upload in await self._offload(lambda: self._catalog.stale_uploads(before, _GARBAGE_PAGE)):

@@ -150,13 +150,15 @@ class Saver:
     # --- saving ------------------------------------------------------------------------------------------------------
 
     async def save_due(self) -> Saved | None:
-        """For a chore: save when something would be missed, or bookkeeping has waited long; None when nothing was due.
+        """For a chore: save when something would be missed, or waits to be erased, or bookkeeping has waited long; None
+        when nothing was due.
 
         Raises as `recoverable`.
         """
         unsaved, state = await self.unsaved(0), await self.state()
         waited = self._clock.now_ms() - state.saved_ms
-        if state.alarm or not (unsaved.pressing or (unsaved.rows and waited >= QUIET_MS and state.saved_ms)):
+        late = unsaved.rows and waited >= QUIET_MS and state.saved_ms
+        if state.alarm or not (unsaved.pressing or unsaved.waiting or late):
             return None
         return await self.recoverable()
 

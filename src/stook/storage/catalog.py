@@ -47,7 +47,7 @@ from stook.storage.catalog_tables import (
 )
 from stook.storage.catalog_versions import forget_s3, last_version, mark_deleted, retire
 from stook.storage.database import Database, chunks, insert_rows
-from stook.storage.journal import SqlJournal
+from stook.storage.journal import SqlJournal, saved_garbage
 from stook.storage.names import bucket_name_bytes, name_bytes, prefix_bytes
 from stook.storage.renter_ports import (
     MAX_LIST,
@@ -252,7 +252,10 @@ class SqlCatalog:
             .limit(limit)
         )
         with self._database.read() as connection:
-            return [SegmentId(value) for value in connection.scalars(query)]
+            saved = saved_garbage(connection)
+            if saved is None:
+                return []
+            return [SegmentId(value) for value in connection.scalars(query.where(saved))]
 
     def confirm_released(self, segment_ids: Iterable[SegmentId]) -> None:
         """See the port."""

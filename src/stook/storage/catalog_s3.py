@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, select, update
 
 from stook.codec import decode, encode
-from stook.errors import ConflictError, StookError
+from stook.errors import ConflictError, StookError, UserError
 from stook.ids import SegmentId
 from stook.storage.catalog_keys import SqlKeys
 from stook.storage.catalog_multipart import SqlMultipart, multipart_number
@@ -374,7 +374,12 @@ def _place(connection: Connection, draft: ObjectDraft, loose: set[int]) -> Versi
     numbers = live_segments(connection, draft.segment_ids)
 
     version = last_version(of, highest_versions(connection, of, [name]).get(name)) + 1
-    sealed = draft.seal(version)
+    try:
+        draft.etag.encode()
+        sealed = draft.seal(version)
+        facts = _facts_row(0, draft.etag, draft.facts, draft.tags, draft.lock)
+    except ValueError as error:  # what cannot be written down is the trouble of this draft alone
+        raise UserError(f"the object cannot be kept: {error}") from error
     loose |= retire(connection, of, [name])
     (number,) = take_numbers(connection, "object", 1)
     versioned = of.versioning is Versioning.ENABLED
@@ -391,7 +396,7 @@ def _place(connection: Connection, draft: ObjectDraft, loose: set[int]) -> Versi
         "versioned": versioned,
     }
     insert_rows(connection, objects, [object_row])
-    insert_rows(connection, object_facts, [_facts_row(number, draft.etag, draft.facts, draft.tags, draft.lock)])
+    insert_rows(connection, object_facts, [facts | {"object": number}])
     refers = [
         {"object": number, "ordinal": ordinal, "segment": numbers[segment_id]}
         for ordinal, segment_id in enumerate(draft.segment_ids)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, false, func, insert, select, true, update
 
 from stook.codec import decode, encode
 from stook.errors import ConflictError
 from stook.ids import SegmentId
-from stook.storage.catalog_tables import CATALOG_SCHEMA, buckets, objects
+from stook.storage.catalog_tables import CATALOG_SCHEMA, buckets, garbage, objects
 from stook.storage.database import Database, upsert
 from stook.storage.journal_ports import Draft, JournalState, Unsaved
 from stook.storage.journal_records import (
@@ -88,10 +88,13 @@ class SqlJournal:
                 fresh = objects.c.number.in_(select(changes.key1).where(new, changes.source == objects.name))
                 query, named = query.where(fresh), named.where(fresh)
             count, size = connection.execute(query).one()
+            waits = false() if state.saved_ms == 0 else true() if state.whole else _noted_after(state.saved)
+            waiting = connection.scalar(select(func.count()).select_from(garbage).where(waits)) or 0
             names = connection.execute(named.order_by(objects.c.number).limit(limit)).all()
         return Unsaved(
             rows=sum(counts.values()),
             pressing=sum(rows for table, rows in counts.items() if table not in BOOKKEEPING),
+            waiting=waiting,
             objects=count,
             size_bytes=size,
             names=tuple((row.bucket.decode(), row.name.decode()) for row in names),
@@ -262,6 +265,31 @@ class SqlReading:
         if rows:
             yield frame(Block(table, columns, gone, tuple(rows)))
             self.rows += len(rows)
+
+
+def saved_garbage(connection: Connection) -> ColumnElement[bool] | None:
+    """Which rows of `garbage` may be released, as a condition; None: not one.
+
+    The saved catalog still names what became garbage after the save: whoever recovers that catalog needs those bytes.
+    """
+    state = _state(connection)
+    if state.alarm:  # another device's catalog is the true one, perhaps, and what it names is not known here
+        return None
+    if state.saved_ms == 0:  # there is no saved catalog
+        return true()
+    if state.whole:  # some of what changed after the save is noted nowhere
+        return None
+    return ~_noted_after(state.saved)
+
+
+def _noted_after(generation: int) -> ColumnElement[bool]:
+    """Whether a row of `garbage` came after a generation."""
+    noted = select(journal_changes.c.generation).where(
+        journal_changes.c.source == garbage.name,
+        journal_changes.c.key1 == garbage.c.segment,
+        journal_changes.c.generation > generation,
+    )
+    return noted.exists()
 
 
 # ---------------------------------------------------------------------------------------------------------- statements

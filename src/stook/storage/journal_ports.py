@@ -42,6 +42,8 @@ class Unsaved:
     """Rows of any table that changed since the last save; 0: everything is recoverable."""
     pressing: int
     """Those that would be missed: of objects and buckets, not of bookkeeping."""
+    waiting: int
+    """Segments that nothing refers to any more but the saved catalog: they are erased when the next one is saved."""
     objects: int
     """Objects that are new or changed."""
     size_bytes: int

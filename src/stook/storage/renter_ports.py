@@ -547,7 +547,10 @@ class Catalog(Protocol):
         ...
 
     def garbage(self, limit: int) -> list[SegmentId]:
-        """Segments nothing refers to, oldest first, until `confirm_released`."""
+        """Segments nothing refers to, oldest first, until `confirm_released`.
+
+        Where the catalog is saved, only those that the saved one does not name either; none while there is an alarm.
+        """
         ...
 
     def confirm_released(self, segment_ids: Iterable[SegmentId]) -> None:

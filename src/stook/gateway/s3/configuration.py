@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from stook.gateway.s3 import lifecycle, meta, policy
@@ -15,6 +16,7 @@ from stook.storage.s3_ports import BucketFacts, Lock, MissingError, Pairs, Reten
 CORS, LIFECYCLE, POLICY, TAGGING, LOCK = "cors", "lifecycle", "policy", "tagging", "lock"
 DAY_MS = 24 * 3_600_000
 MAX_LOCK_DAYS = 36_500
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 MAX_POLICY_BYTES = 20 << 10
 
 
@@ -247,7 +249,7 @@ def _parse_lock(data: bytes) -> tuple[Retention, int] | None:
         raise malformed()
     days, years = default.value("Days"), default.value("Years")
     text = days if days is not None else years
-    if text is None or (days is not None and years is not None) or not text.strip().lstrip("-").isdigit():
+    if text is None or (days is not None and years is not None) or not _WHOLE_NUMBER.fullmatch(text.strip()):
         raise malformed()
     length = int(text) * (1 if days is not None else 365)
     if not 1 <= length <= MAX_LOCK_DAYS:

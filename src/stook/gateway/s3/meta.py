@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime
+from email.errors import MessageError
 from email.header import decode_header
 from email.utils import format_datetime, parsedate_to_datetime
 from urllib.parse import parse_qsl, quote
 
 from stook.gateway.s3.errors import S3Error, not_implemented
 from stook.gateway.s3.sigv4 import Headers
-from stook.gateway.s3.xml import iso_time, parse_time
+from stook.gateway.s3.xml import LAST_TIME_MS, iso_time, parse_time
 from stook.storage.s3_ports import Conditions, Lock, ObjectFacts, Pairs, Retention, StoredObject, Version, make_facts
 
 MAX_METADATA_BYTES = 2048
@@ -68,13 +69,13 @@ def _clean(text: str) -> str:
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if text.startswith("=?") and text.endswith("?="):
         try:
-            return "".join(
+            text = "".join(
                 part.decode(charset or "ascii") if isinstance(part, bytes) else part
                 for part, charset in decode_header(text)
             )
-        except (UnicodeDecodeError, LookupError, ValueError):
+        except (UnicodeError, LookupError, ValueError, MessageError):
             return text
-    return text
+    return text.encode("utf-8", "replace").decode()  # some character sets can say half of a surrogate pair
 
 
 def wire_value(text: str) -> str:
@@ -103,7 +104,7 @@ def checked_tags(pairs: list[tuple[str, str]], most: int) -> Pairs:
         raise S3Error("InvalidTag", "a tag's key comes once")
     if any(not 1 <= len(key) <= 128 or len(value) > 256 or key.startswith("aws:") for key, value in pairs):
         raise S3Error("InvalidTag", "a tag has a key of 1 to 128 characters and a value of at most 256")
-    if any("\ufffd" in key + value for key, value in pairs):
+    if any("\ufffd" in text or any("\ud800" <= char <= "\udfff" for char in text) for pair in pairs for text in pair):
         raise S3Error("InvalidTag", "a tag is no UTF-8")
     return tuple(sorted(pairs))
 
@@ -138,6 +139,8 @@ def future(until_ms: int | None, now_ms: int) -> int:
     """A date to come. Raises `S3Error`."""
     if until_ms is None or until_ms <= now_ms:
         raise S3Error("InvalidArgument", "the retain until date must be in the future")
+    if until_ms > LAST_TIME_MS:  # in UTC it is a year later than where it was written
+        raise S3Error("InvalidArgument", "the retain until date must be before the year 10000 in UTC")
     return until_ms
 
 

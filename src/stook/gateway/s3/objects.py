@@ -128,7 +128,7 @@ async def _get(gateway: Gateway, request: Request, *, with_body: bool) -> Answer
 
 def _part_of(found: StoredObject, text: str) -> tuple[int, int, int]:
     """Begin and end of a part, and how many there are (0 for an object that came whole)."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 10_000):
+    if not (text.isascii() and text.isdigit() and len(text) < 8 and 1 <= int(text) <= 10_000):
         raise S3Error("InvalidArgument", "a part number is between 1 and 10000")
     number, sizes = int(text), found.facts.part_bytes
     if number > max(len(sizes), 1):

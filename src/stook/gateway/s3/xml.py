@@ -13,6 +13,8 @@ from stook.gateway.s3.errors import S3Error
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 MAX_DEPTH = 12
 MAX_NODES = 100_000
+LAST_TIME_MS = 253_402_300_799_999
+"""The end of the year 9999, the last that can be written."""
 
 
 @dataclass(eq=False, slots=True)
@@ -128,8 +130,9 @@ def _allowed(char: str) -> bool:
 
 
 def iso_time(at_ms: int) -> str:
-    """A time as S3's documents say it."""
-    moment = datetime.fromtimestamp(at_ms / 1000, UTC)
+    """A time as S3's documents say it; one that they cannot say is the last they can."""
+    at_ms = min(at_ms, LAST_TIME_MS)
+    moment = datetime.fromtimestamp(at_ms // 1000, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
 
 
