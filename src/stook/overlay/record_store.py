@@ -108,6 +108,18 @@ class RecordStore:
             self._drop((signed.key, signed.record.publisher_key))
         return tuple(gone)
 
+    def discard(self, signed: SignedRecord) -> None:
+        """Forget this record, unless another one has taken its place."""
+        held = self._keys.get(signed.key, {}).get(signed.record.publisher_key)
+        if held is not None and held.signed == signed:
+            self._drop((signed.key, signed.record.publisher_key))
+
+    def shorten(self, signed: SignedRecord, *, nearer: int, now_ms: int) -> None:
+        """Keep this record no longer than one that was brought now: its deadline was lost in a restart."""
+        held = self._keys.get(signed.key, {}).get(signed.record.publisher_key)
+        if held is not None and held.signed == signed:
+            held.until_ms = min(held.until_ms, now_ms + life_ms(nearer, signed.record.expires_ms - now_ms))
+
     # --- out ---------------------------------------------------------------------------------------------------------
 
     def get(self, key: bytes, *, now_ms: int) -> tuple[SignedRecord, ...]:
@@ -119,6 +131,10 @@ class RecordStore:
             if room >= 0:
                 found.append(held.signed)
         return tuple(found[:MAX_RECORDS_FOUND])
+
+    def all(self) -> tuple[SignedRecord, ...]:
+        """Everything that is here."""
+        return tuple(held.signed for slots in self._keys.values() for held in slots.values())
 
     def due(self, limit: int, *, now_ms: int) -> tuple[SignedRecord, ...]:
         """Records that nobody brought for an hour, the longest first; they count as brought from now on."""
