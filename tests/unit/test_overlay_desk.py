@@ -10,10 +10,12 @@ from typing import TypeVar
 import pytest
 from tests.support.overlay_samples import NETWORK, NOW_MS, key_of
 
+from stook.codec import encode
 from stook.errors import EnvironmentFault, ReasonCode
 from stook.ids import NodeId
 from stook.overlay.desk import Desk
 from stook.overlay.memory import BlobMemory
+from stook.overlay.messages import Store
 from stook.overlay.record_store import RecordStore
 from stook.overlay.records import RecordKind, SignedRecord, sign_record
 from stook.overlay.routing_table import RoutingTable
@@ -40,7 +42,7 @@ class Counter:
         self.held: list[asyncio.Event] = []
         self.slow = False
         self.desk = Desk(
-            SimpleNamespace(table=RoutingTable(OWN_ID)),  # type: ignore[arg-type]
+            SimpleNamespace(table=RoutingTable(OWN_ID), called=lambda _: None),  # type: ignore[arg-type]
             self.store,
             self.memory,
             SimpleNamespace(now_ms=lambda: self.now_ms),
@@ -136,6 +138,25 @@ def test_saves_and_removals_happen_in_the_order_of_the_decisions() -> None:
             await counter.turns()
         await ending
         assert counter.memory.records() == (latest,) == counter.shown
+
+    asyncio.run(main())
+
+
+def test_others_come_between_the_records_of_a_request() -> None:
+    async def main() -> None:
+        counter = Counter()
+        order: list[str] = []
+
+        async def reply(_: bytes) -> None:
+            order.append("reply")
+
+        exchange = SimpleNamespace(peer_id=key_of(9).node_id, reply=reply)
+        records = tuple(pointer(key=number) for number in range(1, 5))
+        serving = asyncio.create_task(counter.desk.store(exchange, encode(Store(records))))  # type: ignore[arg-type]
+        while not serving.done():
+            order.append("other")
+            await asyncio.sleep(0)
+        assert order.index("reply") >= len(records)
 
     asyncio.run(main())
 
