@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stook.chore import Chore
 from stook.clock import Clock, Entropy
 from stook.codec import decode, encode
 from stook.contracts.announcement import SignedAnnouncement
-from stook.errors import PeerError, ReasonCode, RefusedError
+from stook.errors import DeadlineError, PeerError, ReasonCode, RefusedError
 from stook.identity.contact import SignedContact
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId, NodeId
@@ -57,6 +58,14 @@ class Acquaintances:
         return list(known.values())
 
 
+@dataclass(slots=True)
+class _Lane:
+    """The copies for one node, of which so many are handed over at once."""
+
+    calls: asyncio.Semaphore
+    copies: int = 0
+
+
 class PubSub:
     """One node's publish and subscribe. Use it on the endpoint's loop.
 
@@ -95,7 +104,9 @@ class PubSub:
         self._peers: dict[NodeId, Peer] = {}
         self._told: dict[NodeId, tuple[Levels, int]] = {}
         self._copies = 0
-        self._gate = asyncio.Semaphore(timing.calls_at_once)
+        self._lanes: dict[NodeId, _Lane] = {}
+        self._publishing = asyncio.Semaphore(timing.calls_at_once)
+        self._updating = asyncio.Semaphore(timing.calls_at_once)
         self._nudged: asyncio.TimerHandle | None = None
         self._lonely_seconds = timing.lonely_seconds
         self.chore = Chore("gossip", timing.gossip_seconds, self.gossip, on_error)
@@ -165,7 +176,8 @@ class PubSub:
         levels = self.quasar.filters_for(name)
         request = Update(Filters.of(levels), self._endpoint.contact)
         try:
-            reply = await self._call(name, QuasarMethod.UPDATE, encode(request))
+            async with self._updating:
+                reply = await self._call(name, QuasarMethod.UPDATE, encode(request))
             heard = decode(Updated, reply).filters.read()
             changed = self.quasar.heard(name, heard, self._clock.now_ms(), asked=asked)
         except PeerError:
@@ -248,7 +260,7 @@ class PubSub:
         while True:
             request = encode(Publish(signed, forward.ttl, forward.publishers))
             try:
-                await self._call(name, QuasarMethod.PUBLISH, request, stranger)
+                await self._hand_over(name, request, stranger)
             except RefusedError as refusal:
                 if refusal.code is not ReasonCode.NOT_A_NEIGHBOUR:
                     return False
@@ -268,16 +280,32 @@ class PubSub:
                 return False
             (name,), forward, stranger, introduced = instead.to, instead, None, False
 
-    async def _forward(self, signed: SignedPublication, forward: Forward) -> None:
+    async def _forward(self, name: NodeId, signed: SignedPublication, forward: Forward) -> None:
         try:
-            await self._hand_out(signed, forward, {})
+            await self._hand(name, signed, forward)
         finally:
-            self._copies -= len(forward.to)
+            self._copies -= 1
+
+    async def _hand_over(self, name: NodeId, request: bytes, stranger: Peer | None) -> None:
+        """PUBLISH one copy, in its turn. Raises `RefusedError` (BUSY) when enough wait for this node already."""
+        lane = self._lanes.setdefault(name, _Lane(asyncio.Semaphore(self._timing.calls_each)))
+        if lane.copies >= self._timing.copies_each:
+            raise RefusedError(ReasonCode.BUSY, "it takes copies more slowly than they come")
+        lane.copies += 1
+        try:
+            async with lane.calls:
+                if stranger is None and name not in self.quasar.neighbours:
+                    raise DeadlineError("dropped while this copy waited")
+                async with self._publishing:
+                    await self._call(name, QuasarMethod.PUBLISH, request, stranger)
+        finally:
+            lane.copies -= 1
+            if not lane.copies:
+                del self._lanes[name]
 
     async def _call(self, name: NodeId, method: str, payload: bytes, stranger: Peer | None = None) -> bytes:
-        async with self._gate:
-            peer = stranger or self._peers.get(name) or Peer(name)
-            return await self._endpoint.call(peer, method, payload, deadline_seconds=self._timing.deadline_seconds)
+        peer = stranger or self._peers.get(name) or Peer(name)
+        return await self._endpoint.call(peer, method, payload, deadline_seconds=self._timing.deadline_seconds)
 
     # --- serving -----------------------------------------------------------------------------------------------------
 
@@ -316,7 +344,7 @@ class PubSub:
             await exchange.reply(encode(Taken(received.known)))
         if received.deliver:
             self._on_publication(request.signed)
-        forward = received.forward
-        if forward.to and self._copies + len(forward.to) <= self._timing.max_copies:
-            self._copies += len(forward.to)
-            self._endpoint.spawn(self._forward(request.signed, forward))
+        for name in received.forward.to:
+            if self._copies < self._timing.max_copies:
+                self._copies += 1
+                self._endpoint.spawn(self._forward(name, request.signed, received.forward))

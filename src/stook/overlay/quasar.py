@@ -47,7 +47,12 @@ class PubSubTiming:
     """Nodes to which a publication is handed by somebody who has no neighbours."""
     max_copies: int = 512
     """Copies on their way to neighbours at once; what is beyond is not sent: it comes by other ways."""
-    calls_at_once: int = 32
+    copies_each: int = 16
+    """Of them for one neighbour, those that wait for it included: one that does not answer keeps no others waiting."""
+    calls_each: int = 2
+    """Copies handed to one neighbour at once."""
+    calls_at_once: int = 64
+    """Copies handed over at once, and UPDATEs beside them: as many as all neighbours together may keep waiting."""
 
 
 @dataclass(frozen=True, slots=True)
