@@ -147,3 +147,47 @@ def test_a_burst_for_a_neighbour_that_answers_arrives_whole_as_far_as_it_may_wai
         await close(line)
 
     run(main(), within_seconds=600)
+
+
+def test_a_neighbour_that_was_told_too_much_stays_and_is_told_later() -> None:
+    async def main() -> None:
+        line = Line()
+        name = HONEST.node_id
+        line.meet(name, full(), asked=True)
+        line.refusing.add(name)
+        line.pubsub.subscribe([TOPIC])
+        await line.pubsub.gossip()
+        assert line.pubsub.quasar.asked == {name}
+        line.refusing.clear()
+        await line.pubsub.gossip()
+        assert line.calls[name, QuasarMethod.UPDATE] == 1, "not at once"
+        await asyncio.sleep(4)
+        await line.pubsub.gossip()
+        assert line.calls[name, QuasarMethod.UPDATE] == 2
+        await line.pubsub.gossip()
+        assert line.calls[name, QuasarMethod.UPDATE] == 2, "it knows"
+        # A stranger that has no room does not become a neighbour.
+        line.refusing.add(SILENT[0])
+        await line.pubsub._tell(SILENT[0], asked=True)
+        assert line.pubsub.quasar.asked == {name}
+        await close(line)
+
+    run(main(), within_seconds=600)
+
+
+def test_however_often_others_change_a_neighbour_is_told_fifteen_times_a_minute() -> None:
+    async def main() -> None:
+        line = Line()
+        name = HONEST.node_id
+        line.meet(name, full(), asked=True)
+        for second in range(600):
+            for number in range(4):  # each within what it may send
+                if (second + number) % 4 == 0:
+                    line.meet(key_of(50 + number).node_id, ((second & 4) << number, 0, 0))
+            if second % 2:
+                await line.pubsub.gossip()
+            await asyncio.sleep(1)
+        assert 100 <= line.calls[name, QuasarMethod.UPDATE] <= 150
+        await close(line)
+
+    run(main(), within_seconds=900)

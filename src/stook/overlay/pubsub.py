@@ -102,7 +102,8 @@ class PubSub:
         self._puzzle_nonce = puzzle_nonce
         self._before = before
         self._peers: dict[NodeId, Peer] = {}
-        self._told: dict[NodeId, tuple[Levels, int]] = {}
+        self._told: dict[NodeId, tuple[Levels | tuple[()], int]] = {}
+        """What each neighbour was told last, and when; nothing when it refused."""
         self._copies = 0
         self._lanes: dict[NodeId, _Lane] = {}
         self._publishing = asyncio.Semaphore(timing.calls_at_once)
@@ -136,7 +137,15 @@ class PubSub:
         for gone in self.quasar.expire(self._clock.now_ms()):
             self._forget(gone)
         wanted = self._wanted()
-        due = [name for name in self.quasar.neighbours if name not in wanted and self._is_due(name)]
+        due, later = list[NodeId](), False
+        for name in self.quasar.neighbours:
+            if name not in wanted and self._is_due(name):
+                if self._was_told_just_now(name):
+                    later = True
+                else:
+                    due.append(name)
+        if later:
+            self._nudge(self._timing.again_ms / 1000)
         await asyncio.gather(
             *(self._tell(name, asked=True) for name in wanted), *(self._tell(name, asked=False) for name in due)
         )
@@ -171,6 +180,9 @@ class PubSub:
         levels, at_ms = self._told.get(name, ((), 0))
         return levels != self.quasar.filters_for(name) or self._clock.now_ms() - at_ms >= self._timing.refresh_ms
 
+    def _was_told_just_now(self, name: NodeId) -> bool:
+        return name in self._told and 0 <= self._clock.now_ms() - self._told[name][1] < self._timing.again_ms
+
     async def _tell(self, name: NodeId, *, asked: bool) -> None:
         """UPDATE one neighbour, or somebody who is to become one, and hear what it leads to."""
         levels = self.quasar.filters_for(name)
@@ -180,8 +192,14 @@ class PubSub:
                 reply = await self._call(name, QuasarMethod.UPDATE, encode(request))
             heard = decode(Updated, reply).filters.read()
             changed = self.quasar.heard(name, heard, self._clock.now_ms(), asked=asked)
-        except PeerError:
-            self._forget(name)
+        except PeerError as error:
+            busy = isinstance(error, RefusedError) and error.code is ReasonCode.RATE_LIMITED
+            if busy and name in self.quasar.neighbours:
+                # It is there, and others have kept it, or us, busy: it is told a little later.
+                self._told[name] = (), self._clock.now_ms()
+                self._nudge(self._timing.again_ms / 1000)
+            else:
+                self._forget(name)
             return
         self._told[name] = levels, self._clock.now_ms()
         if changed:

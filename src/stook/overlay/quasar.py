@@ -40,6 +40,8 @@ class PubSubTiming:
     """Without a neighbour the next round comes so soon, then ever later."""
     settle_seconds: float = 2.0
     """So long after the first change others are told of it, together with what changed meanwhile."""
+    again_ms: int = 4_000
+    """A neighbour is told of changes no more often, for it would refuse more than `updates_per_minute`."""
     refresh_ms: int = 5 * 60_000
     """A neighbour is told again after so long though nothing changed; well below a filter's life."""
     deadline_seconds: float = 10.0
