@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import pytest
-from tests.support.overlay_samples import NETWORK, NOW_MS, key_of
+from tests.support.overlay_samples import NETWORK, NOW_MS, contact_of, key_of
 
 from stook.codec import encode
 from stook.errors import DeadlineError, ReasonCode, RefusedError
@@ -36,6 +36,8 @@ class Line:
         self.calls: Counter[tuple[NodeId, str]] = Counter()
         self.under_way: Counter[NodeId] = Counter()
         self.most_under_way: Counter[NodeId] = Counter()
+        self.met: list[SignedContact] = []
+        self.announced: list[SignedContact] = []
         self.refusing: set[NodeId] = set()
         self.tasks: list[asyncio.Task[None]] = []
         self.pubsub = PubSub(
@@ -56,7 +58,10 @@ class Line:
         return asyncio.get_running_loop().time() - self.began
 
     def neighbours(self) -> Sequence[SignedContact]:
-        return ()
+        return (*self.announced, *self.met)
+
+    def verified(self) -> Sequence[SignedContact]:
+        return self.met
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.tasks.append(asyncio.get_running_loop().create_task(work))
@@ -191,3 +196,38 @@ def test_however_often_others_change_a_neighbour_is_told_fifteen_times_a_minute(
         await close(line)
 
     run(main(), within_seconds=900)
+
+
+def test_whoever_only_announced_itself_is_asked_when_those_met_are_too_few() -> None:
+    async def main() -> None:
+        line = Line()
+        line.announced = [contact_of(key_of(number)) for number in range(300, 400)]
+        line.met = [contact_of(key_of(number)) for number in range(400, 420)]
+        met = {contact.node_id for contact in line.met}
+        await line.pubsub.gossip()
+        assert len(line.pubsub.quasar.asked) == 9
+        assert line.pubsub.quasar.asked <= met
+        for name in line.pubsub.quasar.asked:
+            line.pubsub._forget(name)
+        line.met = line.met[:3]
+        await line.pubsub.gossip()
+        assert len(line.pubsub.quasar.asked) == 9
+        assert {contact.node_id for contact in line.met} <= line.pubsub.quasar.asked
+        await close(line)
+
+    run(main(), within_seconds=60)
+
+
+def test_when_none_of_those_met_takes_part_the_announced_are_asked_all_the_same() -> None:
+    async def main() -> None:
+        line = Line()
+        line.announced = [contact_of(key_of(number)) for number in range(300, 400)]
+        line.met = [contact_of(key_of(number)) for number in range(400, 420)]
+        line.refusing = {contact.node_id for contact in line.met}
+        for _ in range(5):
+            await line.pubsub.gossip()
+            line.pubsub.close()
+        assert line.pubsub.quasar.asked
+        await close(line)
+
+    run(main(), within_seconds=60)

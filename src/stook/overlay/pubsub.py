@@ -32,6 +32,8 @@ from stook.overlay.publication import (
 from stook.overlay.quasar import Forward, PubSubTiming, Quasar, QuasarRules, choose_neighbours
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 
+_LONELY_ROUNDS = 4
+
 
 class Neighbourhood(Protocol):
     """Where neighbours come from."""
@@ -41,8 +43,16 @@ class Neighbourhood(Protocol):
         ...
 
 
+class Pool(Neighbourhood, Protocol):
+    """Where neighbours come from, and which of them cost more than a key."""
+
+    def verified(self) -> Sequence[SignedContact]:
+        """Those that answered at an address of their own."""
+        ...
+
+
 class Acquaintances:
-    """A `Neighbourhood` of an overlay's contacts, if there is one, and of the nodes that announced themselves."""
+    """A `Pool` of an overlay's contacts, if there is one, and of the nodes that announced themselves."""
 
     def __init__(
         self, overlay: Neighbourhood | None, announcements: Callable[[], Iterable[SignedAnnouncement]]
@@ -53,9 +63,12 @@ class Acquaintances:
     def neighbours(self) -> Sequence[SignedContact]:
         """Each once; an overlay's own contact of a node before what that node announced."""
         known = {signed.node_id: signed.announcement.contact for signed in self._announcements()}
-        if self._overlay is not None:
-            known.update((contact.node_id, contact) for contact in self._overlay.neighbours())
+        known.update((contact.node_id, contact) for contact in self.verified())
         return list(known.values())
+
+    def verified(self) -> Sequence[SignedContact]:
+        """The overlay's alone."""
+        return () if self._overlay is None else self._overlay.neighbours()
 
 
 @dataclass(slots=True)
@@ -82,7 +95,7 @@ class PubSub:
         network: NetworkId,
         clock: Clock,
         entropy: Entropy,
-        neighbourhood: Neighbourhood,
+        neighbourhood: Pool,
         on_publication: Callable[[SignedPublication], None],
         on_error: Callable[[str, Exception], None],
         rules: QuasarRules = QuasarRules(),  # noqa: B008 - a frozen value
@@ -164,8 +177,15 @@ class PubSub:
         asked = self.quasar.asked
         known = self._known(except_for=asked)
         missing = self.quasar.rules.links - len(asked)
-        # One more than are missing, for some will have no room.
-        chosen = choose_neighbours(list(known), missing + 1, self._entropy) if missing > 0 else []
+        if missing <= 0:
+            return []
+        # One more than are missing, for some will have no room. Verified ones first: anybody can announce any number.
+        verified = {one.node_id for one in self._neighbourhood.verified()}
+        if self._lonely_seconds > _LONELY_ROUNDS * self._timing.lonely_seconds:
+            verified = set(known)  # of those nobody seems to take part
+        chosen = choose_neighbours([name for name in known if name in verified], missing + 1, self._entropy)
+        others = [name for name in known if name not in verified]
+        chosen += choose_neighbours(others, missing + 1 - len(chosen), self._entropy)
         self._peers.update((name, Peer.of(known[name])) for name in chosen)
         return chosen
 
