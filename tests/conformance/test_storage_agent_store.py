@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stook.audits.score import Entry, Retrieved
 from stook.contracts.announcement import Announcement, SignedAnnouncement
 from stook.contracts.contract import AuditStrategy, AuditTerms, Contract, Settlement, Terms
 from stook.contracts.receipt import EraseReceipt, SignedEraseReceipt, SignedStorageReceipt, StorageReceipt
@@ -441,8 +442,22 @@ def test_the_newest_announcement_of_a_farmer_stays(store: AgentStore) -> None:
     store.save_announcements([announcement(2, 9)])
     expected = sorted([announcement(1, 12), announcement(2, 10)], key=lambda each: each.announcement.contact.node_id)
     assert store.announcements() == expected
-    assert store.forget_farmers(12) == 1
+    assert store.forget_farmers(12) == {announcement(2, 10).node_id}
     assert store.announcements() == [announcement(1, 12)]
+
+
+def test_nobody_is_forgotten_whom_we_dealt_with(store: AgentStore) -> None:
+    announced = [announcement(secret, 10) for secret in range(1, 6)]
+    placed, tried, thought_of, unknown, lately = (each.node_id for each in announced)
+    announced[4] = announcement(5, 12)
+    store.save_announcements(announced)
+    store.add_segments([facts(1)])
+    store.add_claims([replace(placement(1, 5), farmer=placed)])
+    store.note_outcomes([Outcome(tried, OutcomeKind.REACH, ok=False, value=0.0, at_ms=5)])
+    store.note_events([(thought_of, Entry(5, Retrieved(True)))])
+    assert store.forget_farmers(12) == {unknown}
+    assert {each.node_id for each in store.announcements()} == {placed, tried, thought_of, lately}
+    assert store.forget_farmers(12) == frozenset()
 
 
 def test_old_outcomes_fade(store: AgentStore) -> None:

@@ -207,6 +207,20 @@ async def test_pointers_survive_the_death_of_everybody_other_kinds_do_not(net: O
     assert await net.nodes[5].overlay.find_value(contact.key) == ()
 
 
+@scene(40)
+async def test_a_far_copy_lives_no_longer_for_a_restart(net: OverlayNet) -> None:
+    owner = net.nodes[2]
+    record = pointer(owner)
+    far = max((node for node in net.nodes[3:]), key=lambda node: node.overlay.table.nearer_than(record.key, 40))
+    await call(owner, far, OverlayMethod.STORE, encode(Store((record,))))
+    await far.die()
+    await far.start()
+    await far.overlay.join()
+    assert far.overlay.table.nearer_than(record.key, 40) >= 20
+    assert far.overlay.records.get(record.key, now_ms=far.clock.now_ms()) == (record,)
+    assert far.overlay.records.get(record.key, now_ms=far.clock.now_ms() + HOUR_MS) == ()
+
+
 @scene(8)
 async def test_records_end(net: OverlayNet) -> None:
     owner, network = net.nodes[2], net.nodes[2].contact().contact.network

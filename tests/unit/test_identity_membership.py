@@ -132,6 +132,15 @@ def test_the_banned_are_strangers_whatever_they_show() -> None:
     assert barred.member_until_ms(OWNER.node_id, b"", now_ms=NOW_MS) == 0
 
 
+def test_whom_a_banned_inviter_let_in_is_a_stranger_too() -> None:
+    # Else he would sign a membership for a new key of his own, and come back.
+    shown = encode(chained())
+    assert gate().member_until_ms(MEMBER.node_id, shown, now_ms=NOW_MS) > NOW_MS
+    barred = gate(banned=frozenset({INVITER.node_id}))
+    assert barred.member_until_ms(MEMBER.node_id, shown, now_ms=NOW_MS) == 0
+    assert barred.member_until_ms(MEMBER.node_id, encode(membership()), now_ms=NOW_MS) > NOW_MS
+
+
 def test_the_largest_membership_fits_the_hello() -> None:
     late = 2**63 - 1
     own = sign_membership(

@@ -203,6 +203,32 @@ def test_when_full_the_farthest_leaves_and_kinds_of_chosen_keys_displace_no_othe
     assert code(kept.put(fresh, nearer=0, now_ms=later)) == 0, "expired ones leave first"
 
 
+def test_a_full_half_is_put_in_order_for_nobody_who_did_not_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = store(max_records=4)
+    records = sorted((provider(number) for number in range(9)), key=lambda one: one.key)
+    for one in records[2:4]:
+        assert code(kept.put(one, nearer=0, now_ms=NOW_MS)) == 0
+    sorts: list[int] = []
+    inner = RecordStore._worst_first
+
+    def counted(self: RecordStore, half: Any, now_ms: int) -> Any:
+        sorts.append(now_ms)
+        return inner(self, half, now_ms)
+
+    monkeypatch.setattr(RecordStore, "_worst_first", counted)
+    for one in records[:2]:
+        forged = SignedRecord(one.record, records[5].signature)
+        assert code(kept.put(forged, nearer=0, now_ms=NOW_MS)) == ReasonCode.BAD_SIGNATURE
+    for one in records[4:]:
+        assert code(kept.put(one, nearer=0, now_ms=NOW_MS)) == ReasonCode.NO_SPACE, "farther than all"
+    assert not sorts
+    assert kept.put(records[0], nearer=0, now_ms=NOW_MS).dropped == (records[3],)
+    assert code(kept.put(records[3], nearer=0, now_ms=NOW_MS)) == ReasonCode.NO_SPACE
+    assert len(sorts) == 1
+    later = NOW_MS + DAY_MS + 1
+    assert code(kept.put(provider(8, issued_ms=later), nearer=0, now_ms=later)) == 0, "expired ones leave first"
+
+
 def test_bytes_are_bounded_too() -> None:
     kept = store(max_bytes=20_000, max_per_publisher=64)
     large = [pointer(key=key_of(secret), body=bytes(4000)) for secret in range(30, 40)]

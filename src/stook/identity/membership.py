@@ -134,7 +134,7 @@ class Gate:
     owner_id: NodeId
     shown: bytes = b""
     banned: Set[NodeId] = frozenset()
-    """Refused everything, whatever they show."""
+    """Refused everything, whatever they show; and so is whoever shows a membership that one of them signed."""
     open_methods: Set[str] = frozenset()
     """What strangers may ask: to redeem an invite, for one."""
 
@@ -146,6 +146,8 @@ class Gate:
             return FOR_EVER_MS
         try:
             signed = decode(SignedMembership, shown, max_bytes=MAX_MEMBERSHIP_BYTES)
+            if node_id_of(signed.membership.issuer_key) in self.banned:
+                return 0  # who is kept out would sign a membership for a new key of his own
             return verify_membership(
                 signed, network=self.network, owner_id=self.owner_id, member_id=peer_id, now_ms=now_ms
             )

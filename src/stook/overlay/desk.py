@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
 from stook.clock import Clock, Offload
@@ -55,6 +57,8 @@ class Desk:
         self._on_record = on_record
         self._find_limits = PeerLimits(FIND_ALLOWANCE)
         self._store_limits = PeerLimits(STORE_ALLOWANCE)
+        self._changing = asyncio.Lock()
+        """Memory and disk change together: or two saves of one record would end in any order."""
 
     async def find_node(self, exchange: Exchange, payload: bytes) -> None:
         """Who is near a number?"""
@@ -81,27 +85,61 @@ class Desk:
         for signed in request.records:
             kept = await self.keep(signed)
             answers.append(StoreAnswer(kept.code, kept.detail[:MAX_DETAIL_CHARS]))
+            await asyncio.sleep(0)  # a signature or more each: others come in between
         await exchange.reply(encode(StoreReply(tuple(answers))))
 
     async def keep(self, signed: SignedRecord) -> Kept:
-        """Judge a record and keep it; a durable one is on disk when this returns."""
-        nearer = self._searcher.table.nearer_than(signed.key, 2 * K)
-        kept = self._store.put(signed, nearer=nearer, now_ms=self._clock.now_ms())
-        await self.drop(one for one in kept.dropped if one.key != signed.key)
-        if kept.changed:
+        """Judge a record and keep it; a durable one is on disk when this says so, to whoever asks meanwhile too."""
+        async with self._changing:
+            nearer = self._searcher.table.nearer_than(signed.key, 2 * K)
+            kept = self._store.put(signed, nearer=nearer, now_ms=self._clock.now_ms())
+            if not kept.changed:
+                return kept
             self._on_record(signed)
-        if kept.changed and is_durable(signed):
             try:
-                await self._offload(lambda: self._memory.save_record(signed))
-            except EnvironmentFault:
-                return Kept(int(ReasonCode.DISK_LOW), "the disk takes no more here")
-        return kept
+                await self._drop(one for one in kept.dropped if one.key != signed.key)
+                if is_durable(signed):
+                    await self._offload(lambda: self._memory.save_record(signed))
+            except BaseException as error:
+                # Cancelled, too: what is in memory would be answered for as if it were on disk.
+                self._take_back(signed, kept, nearer)
+                if isinstance(error, EnvironmentFault):
+                    return Kept(int(ReasonCode.DISK_LOW), "the disk takes no more here")
+                raise
+            return kept
 
-    async def drop(self, records: Iterable[SignedRecord]) -> None:
+    async def expire(self) -> None:
+        """Drop what is past its time."""
+        async with self._changing:
+            await self._drop(self._store.expire(now_ms=self._clock.now_ms()))
+
+    async def load(self) -> tuple[SignedRecord, ...]:
+        """Take up what an earlier run kept, and which that was. What is refused now is forgotten on disk too.
+
+        Not what seems to come from the future: then it is this machine's clock that is wrong, as a rule.
+        """
+        async with self._changing:
+            gone: list[SignedRecord] = []
+            for signed in await self._offload(self._memory.records):
+                kept = self._store.put(signed, nearer=0, now_ms=self._clock.now_ms())
+                gone += kept.dropped
+                if kept.code not in (0, ReasonCode.CLOCK_SKEW):
+                    gone.append(signed)
+            with suppress(EnvironmentFault):  # they are refused at the next start too
+                await self._drop(gone)
+            return self._store.all()
+
+    def _take_back(self, signed: SignedRecord, kept: Kept, nearer: int) -> None:
+        self._store.discard(signed)
+        for older in kept.dropped:
+            if older.key == signed.key and older.publisher == signed.publisher:
+                self._store.put(older, nearer=nearer, now_ms=self._clock.now_ms())
+
+    async def _drop(self, records: Iterable[SignedRecord]) -> None:
         """Records left the store: forget durable ones on disk too."""
-        gone = [one for one in records if is_durable(one)]
-        for one in gone:
-            await self._offload(partial(self._memory.drop_record, one))
+        for one in records:
+            if is_durable(one):
+                await self._offload(partial(self._memory.drop_record, one))
 
     def _near(self, target: bytes, limit: int, asker: NodeId) -> tuple[SignedContact, ...]:
         return tuple(node.contact for node in self._searcher.table.closest(target, limit, without=asker))

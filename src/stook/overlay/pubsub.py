@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stook.chore import Chore
 from stook.clock import Clock, Entropy
 from stook.codec import decode, encode
 from stook.contracts.announcement import SignedAnnouncement
-from stook.errors import PeerError, ReasonCode, RefusedError
+from stook.errors import DeadlineError, PeerError, ReasonCode, RefusedError
 from stook.identity.contact import SignedContact
 from stook.identity.keys import NodeKey
 from stook.ids import NetworkId, NodeId
@@ -31,6 +32,8 @@ from stook.overlay.publication import (
 from stook.overlay.quasar import Forward, PubSubTiming, Quasar, QuasarRules, choose_neighbours
 from stook.wire.endpoint import Endpoint, Exchange, Handler, Peer
 
+_LONELY_ROUNDS = 4
+
 
 class Neighbourhood(Protocol):
     """Where neighbours come from."""
@@ -40,8 +43,16 @@ class Neighbourhood(Protocol):
         ...
 
 
+class Pool(Neighbourhood, Protocol):
+    """Where neighbours come from, and which of them cost more than a key."""
+
+    def verified(self) -> Sequence[SignedContact]:
+        """Those that answered at an address of their own."""
+        ...
+
+
 class Acquaintances:
-    """A `Neighbourhood` of an overlay's contacts, if there is one, and of the nodes that announced themselves."""
+    """A `Pool` of an overlay's contacts, if there is one, and of the nodes that announced themselves."""
 
     def __init__(
         self, overlay: Neighbourhood | None, announcements: Callable[[], Iterable[SignedAnnouncement]]
@@ -52,9 +63,20 @@ class Acquaintances:
     def neighbours(self) -> Sequence[SignedContact]:
         """Each once; an overlay's own contact of a node before what that node announced."""
         known = {signed.node_id: signed.announcement.contact for signed in self._announcements()}
-        if self._overlay is not None:
-            known.update((contact.node_id, contact) for contact in self._overlay.neighbours())
+        known.update((contact.node_id, contact) for contact in self.verified())
         return list(known.values())
+
+    def verified(self) -> Sequence[SignedContact]:
+        """The overlay's alone."""
+        return () if self._overlay is None else self._overlay.neighbours()
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The copies for one node, of which so many are handed over at once."""
+
+    calls: asyncio.Semaphore
+    copies: int = 0
 
 
 class PubSub:
@@ -73,7 +95,7 @@ class PubSub:
         network: NetworkId,
         clock: Clock,
         entropy: Entropy,
-        neighbourhood: Neighbourhood,
+        neighbourhood: Pool,
         on_publication: Callable[[SignedPublication], None],
         on_error: Callable[[str, Exception], None],
         rules: QuasarRules = QuasarRules(),  # noqa: B008 - a frozen value
@@ -93,9 +115,12 @@ class PubSub:
         self._puzzle_nonce = puzzle_nonce
         self._before = before
         self._peers: dict[NodeId, Peer] = {}
-        self._told: dict[NodeId, tuple[Levels, int]] = {}
+        self._told: dict[NodeId, tuple[Levels | tuple[()], int]] = {}
+        """What each neighbour was told last, and when; nothing when it refused."""
         self._copies = 0
-        self._gate = asyncio.Semaphore(timing.calls_at_once)
+        self._lanes: dict[NodeId, _Lane] = {}
+        self._publishing = asyncio.Semaphore(timing.calls_at_once)
+        self._updating = asyncio.Semaphore(timing.calls_at_once)
         self._nudged: asyncio.TimerHandle | None = None
         self._lonely_seconds = timing.lonely_seconds
         self.chore = Chore("gossip", timing.gossip_seconds, self.gossip, on_error)
@@ -125,7 +150,15 @@ class PubSub:
         for gone in self.quasar.expire(self._clock.now_ms()):
             self._forget(gone)
         wanted = self._wanted()
-        due = [name for name in self.quasar.neighbours if name not in wanted and self._is_due(name)]
+        due, later = list[NodeId](), False
+        for name in self.quasar.neighbours:
+            if name not in wanted and self._is_due(name):
+                if self._was_told_just_now(name):
+                    later = True
+                else:
+                    due.append(name)
+        if later:
+            self._nudge(self._timing.again_ms / 1000)
         await asyncio.gather(
             *(self._tell(name, asked=True) for name in wanted), *(self._tell(name, asked=False) for name in due)
         )
@@ -144,8 +177,15 @@ class PubSub:
         asked = self.quasar.asked
         known = self._known(except_for=asked)
         missing = self.quasar.rules.links - len(asked)
-        # One more than are missing, for some will have no room.
-        chosen = choose_neighbours(list(known), missing + 1, self._entropy) if missing > 0 else []
+        if missing <= 0:
+            return []
+        # One more than are missing, for some will have no room. Verified ones first: anybody can announce any number.
+        verified = {one.node_id for one in self._neighbourhood.verified()}
+        if self._lonely_seconds > _LONELY_ROUNDS * self._timing.lonely_seconds:
+            verified = set(known)  # of those nobody seems to take part
+        chosen = choose_neighbours([name for name in known if name in verified], missing + 1, self._entropy)
+        others = [name for name in known if name not in verified]
+        chosen += choose_neighbours(others, missing + 1 - len(chosen), self._entropy)
         self._peers.update((name, Peer.of(known[name])) for name in chosen)
         return chosen
 
@@ -160,16 +200,26 @@ class PubSub:
         levels, at_ms = self._told.get(name, ((), 0))
         return levels != self.quasar.filters_for(name) or self._clock.now_ms() - at_ms >= self._timing.refresh_ms
 
+    def _was_told_just_now(self, name: NodeId) -> bool:
+        return name in self._told and 0 <= self._clock.now_ms() - self._told[name][1] < self._timing.again_ms
+
     async def _tell(self, name: NodeId, *, asked: bool) -> None:
         """UPDATE one neighbour, or somebody who is to become one, and hear what it leads to."""
         levels = self.quasar.filters_for(name)
         request = Update(Filters.of(levels), self._endpoint.contact)
         try:
-            reply = await self._call(name, QuasarMethod.UPDATE, encode(request))
+            async with self._updating:
+                reply = await self._call(name, QuasarMethod.UPDATE, encode(request))
             heard = decode(Updated, reply).filters.read()
             changed = self.quasar.heard(name, heard, self._clock.now_ms(), asked=asked)
-        except PeerError:
-            self._forget(name)
+        except PeerError as error:
+            busy = isinstance(error, RefusedError) and error.code is ReasonCode.RATE_LIMITED
+            if busy and name in self.quasar.neighbours:
+                # It is there, and others have kept it, or us, busy: it is told a little later.
+                self._told[name] = (), self._clock.now_ms()
+                self._nudge(self._timing.again_ms / 1000)
+            else:
+                self._forget(name)
             return
         self._told[name] = levels, self._clock.now_ms()
         if changed:
@@ -248,7 +298,7 @@ class PubSub:
         while True:
             request = encode(Publish(signed, forward.ttl, forward.publishers))
             try:
-                await self._call(name, QuasarMethod.PUBLISH, request, stranger)
+                await self._hand_over(name, request, stranger)
             except RefusedError as refusal:
                 if refusal.code is not ReasonCode.NOT_A_NEIGHBOUR:
                     return False
@@ -268,16 +318,32 @@ class PubSub:
                 return False
             (name,), forward, stranger, introduced = instead.to, instead, None, False
 
-    async def _forward(self, signed: SignedPublication, forward: Forward) -> None:
+    async def _forward(self, name: NodeId, signed: SignedPublication, forward: Forward) -> None:
         try:
-            await self._hand_out(signed, forward, {})
+            await self._hand(name, signed, forward)
         finally:
-            self._copies -= len(forward.to)
+            self._copies -= 1
+
+    async def _hand_over(self, name: NodeId, request: bytes, stranger: Peer | None) -> None:
+        """PUBLISH one copy, in its turn. Raises `RefusedError` (BUSY) when enough wait for this node already."""
+        lane = self._lanes.setdefault(name, _Lane(asyncio.Semaphore(self._timing.calls_each)))
+        if lane.copies >= self._timing.copies_each:
+            raise RefusedError(ReasonCode.BUSY, "it takes copies more slowly than they come")
+        lane.copies += 1
+        try:
+            async with lane.calls:
+                if stranger is None and name not in self.quasar.neighbours:
+                    raise DeadlineError("dropped while this copy waited")
+                async with self._publishing:
+                    await self._call(name, QuasarMethod.PUBLISH, request, stranger)
+        finally:
+            lane.copies -= 1
+            if not lane.copies:
+                del self._lanes[name]
 
     async def _call(self, name: NodeId, method: str, payload: bytes, stranger: Peer | None = None) -> bytes:
-        async with self._gate:
-            peer = stranger or self._peers.get(name) or Peer(name)
-            return await self._endpoint.call(peer, method, payload, deadline_seconds=self._timing.deadline_seconds)
+        peer = stranger or self._peers.get(name) or Peer(name)
+        return await self._endpoint.call(peer, method, payload, deadline_seconds=self._timing.deadline_seconds)
 
     # --- serving -----------------------------------------------------------------------------------------------------
 
@@ -316,7 +382,7 @@ class PubSub:
             await exchange.reply(encode(Taken(received.known)))
         if received.deliver:
             self._on_publication(request.signed)
-        forward = received.forward
-        if forward.to and self._copies + len(forward.to) <= self._timing.max_copies:
-            self._copies += len(forward.to)
-            self._endpoint.spawn(self._forward(request.signed, forward))
+        for name in received.forward.to:
+            if self._copies < self._timing.max_copies:
+                self._copies += 1
+                self._endpoint.spawn(self._forward(name, request.signed, received.forward))

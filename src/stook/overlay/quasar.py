@@ -40,6 +40,8 @@ class PubSubTiming:
     """Without a neighbour the next round comes so soon, then ever later."""
     settle_seconds: float = 2.0
     """So long after the first change others are told of it, together with what changed meanwhile."""
+    again_ms: int = 4_000
+    """A neighbour is told of changes no more often, for it would refuse more than `updates_per_minute`."""
     refresh_ms: int = 5 * 60_000
     """A neighbour is told again after so long though nothing changed; well below a filter's life."""
     deadline_seconds: float = 10.0
@@ -47,7 +49,12 @@ class PubSubTiming:
     """Nodes to which a publication is handed by somebody who has no neighbours."""
     max_copies: int = 512
     """Copies on their way to neighbours at once; what is beyond is not sent: it comes by other ways."""
-    calls_at_once: int = 32
+    copies_each: int = 16
+    """Of them for one neighbour, those that wait for it included: one that does not answer keeps no others waiting."""
+    calls_each: int = 2
+    """Copies handed to one neighbour at once."""
+    calls_at_once: int = 64
+    """Copies handed over at once, and UPDATEs beside them: as many as all neighbours together may keep waiting."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ A value without clock or disk: every call takes the time and says what was decid
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stook.codec import encode
@@ -59,6 +58,8 @@ class _Held:
 class _Half:
     count: int = 0
     size_bytes: int = 0
+    bounds: tuple[int, int] | None = None
+    """Before when nothing here is past its time, and how far the farthest is; None: to be found out anew."""
 
 
 _Slot = tuple[OverlayKey, PublicKey]
@@ -108,6 +109,19 @@ class RecordStore:
             self._drop((signed.key, signed.record.publisher_key))
         return tuple(gone)
 
+    def discard(self, signed: SignedRecord) -> None:
+        """Forget this record, unless another one has taken its place."""
+        held = self._keys.get(signed.key, {}).get(signed.record.publisher_key)
+        if held is not None and held.signed == signed:
+            self._drop((signed.key, signed.record.publisher_key))
+
+    def shorten(self, signed: SignedRecord, *, nearer: int, now_ms: int) -> None:
+        """Keep this record no longer than one that was brought now: its deadline was lost in a restart."""
+        held = self._keys.get(signed.key, {}).get(signed.record.publisher_key)
+        if held is not None and held.signed == signed:
+            held.until_ms = min(held.until_ms, now_ms + life_ms(nearer, signed.record.expires_ms - now_ms))
+            self._half(signed).bounds = None
+
     # --- out ---------------------------------------------------------------------------------------------------------
 
     def get(self, key: bytes, *, now_ms: int) -> tuple[SignedRecord, ...]:
@@ -119,6 +133,10 @@ class RecordStore:
             if room >= 0:
                 found.append(held.signed)
         return tuple(found[:MAX_RECORDS_FOUND])
+
+    def all(self) -> tuple[SignedRecord, ...]:
+        """Everything that is here."""
+        return tuple(held.signed for slots in self._keys.values() for held in slots.values())
 
     def due(self, limit: int, *, now_ms: int) -> tuple[SignedRecord, ...]:
         """Records that nobody brought for an hour, the longest first; they count as brought from now on."""
@@ -150,12 +168,13 @@ class RecordStore:
             if known.signed.record.sequence >= signed.record.sequence:
                 return Kept(int(ReasonCode.STALE), f"sequence {known.signed.record.sequence} is kept")
         check_form(signed, network=self._network, now_ms=now_ms, puzzle=self._puzzle_bits)
+        # Before room is looked for, which in a full half means that all of it is put in order.
+        check_signatures(signed, now_ms=now_ms)
         size_bytes = len(encode(signed))
         half = self._half(signed)
         leaving = self._who_leaves(slot, half, size_bytes, now_ms)
         if leaving is None:
             return Kept(int(ReasonCode.NO_SPACE), "no room for another record here")
-        check_signatures(signed, now_ms=now_ms)
         dropped = tuple(self._drop(one) for one in leaving)
         if known is not None and slot not in leaving:
             dropped += (self._drop(slot),)
@@ -163,6 +182,7 @@ class RecordStore:
         self._per_publisher.setdefault(slot[1], set()).add(slot[0])
         half.count += 1
         half.size_bytes += size_bytes
+        half.bounds = None
         return Kept(0, changed=True, dropped=dropped)
 
     def _half(self, signed: SignedRecord) -> _Half:
@@ -186,6 +206,8 @@ class RecordStore:
         if count <= limits.max_records // 2 and total <= limits.max_bytes // 2:
             return leaving
         # Full: what is past its time leaves first, then what is farthest from us, as long as that is farther than this.
+        if self._is_farther_than_all(key, half, now_ms):
+            return None
         for fresh_enough, distance, held in self._worst_first(half, now_ms):
             one = held.signed.key, held.signed.record.publisher_key
             if one == slot:
@@ -199,14 +221,27 @@ class RecordStore:
                 return leaving
         return None
 
+    def _is_farther_than_all(self, key: OverlayKey, half: _Half, now_ms: int) -> bool:
+        """Whether nothing of this half leaves for that key: the usual case in a full one, and to be told at once."""
+        if half.bounds is None or half.bounds[0] <= now_ms:
+            rated = self._rated(half, now_ms)
+            half.bounds = (
+                min((held.until_ms for _, _, held in rated), default=0),
+                max((distance for _, distance, _ in rated), default=0),
+            )
+        over_ms, farthest = half.bounds
+        return over_ms > now_ms and farthest <= self._distance(key)
+
     def _worst_first(self, half: _Half, now_ms: int) -> list[tuple[bool, int, _Held]]:
-        rated = [
+        return sorted(self._rated(half, now_ms), key=lambda one: (one[0], -one[1], one[2].signed.record.publisher_key))
+
+    def _rated(self, half: _Half, now_ms: int) -> list[tuple[bool, int, _Held]]:
+        return [
             (held.until_ms > now_ms, self._distance(key), held)
             for key, slots in self._keys.items()
             for held in slots.values()
             if self._half(held.signed) is half
         ]
-        return sorted(rated, key=lambda one: (one[0], -one[1], one[2].signed.record.publisher_key))
 
     def _distance(self, key: OverlayKey) -> int:
         return int.from_bytes(key, "big") ^ self._own
@@ -223,6 +258,7 @@ class RecordStore:
         half = self._half(held.signed)
         half.count -= 1
         half.size_bytes -= held.size_bytes
+        half.bounds = None
         return held.signed
 
 
@@ -267,8 +303,3 @@ class PeerLimits:
 
 FIND_ALLOWANCE = Allowance(burst=256, per_second=10)
 STORE_ALLOWANCE = Allowance(burst=128, per_second=2)
-
-
-def sorted_by_key(records: Iterable[SignedRecord]) -> list[SignedRecord]:
-    """Records in the order of their keys, so that neighbours are brought together."""
-    return sorted(records, key=lambda one: (one.key, one.record.publisher_key))

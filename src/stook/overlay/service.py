@@ -123,6 +123,8 @@ class OverlayNode:
         self._desk = Desk(self._searcher, self.records, memory, clock, offload, on_record)
         self._probes = PeerLimits(settings.probes, max_peers=1)
         self._remembered: tuple[SignedContact, ...] = ()
+        self._reloaded: tuple[SignedRecord, ...] = ()
+        """Of an earlier run: whether they are near us is seen once we have joined."""
         self._sources: list[RecordSource] = []
         self._published: dict[OverlayKey, tuple[bytes, int]] = {}
         """Of own records: what was said, and when it was brought last."""
@@ -156,8 +158,7 @@ class OverlayNode:
     async def start(self) -> None:
         """Serve, load what was remembered, let the chores run; a member joins in the background, at once."""
         self._remembered = await self._offload(self._memory.contacts)
-        for signed in await self._offload(self._memory.records):
-            self.records.put(signed, nearer=0, now_ms=self._clock.now_ms())
+        self._reloaded = await self._desk.load()
         self._endpoint.on_contact = self._searcher.noticed
         if self.settings.member:
             self._endpoint.handle(OverlayMethod.FIND_NODE, self._desk.find_node)
@@ -200,6 +201,7 @@ class OverlayNode:
             await self._check_candidates()
             for index in self.table.unrefreshed_since(self._clock.now_ms() - HOUR_MS):
                 await self._refresh_bucket(index)
+            self._shorten_reloaded()
             self.chores["publish"].trigger()
             self._remember_growth()
             return len(self.table)
@@ -311,8 +313,8 @@ class OverlayNode:
 
     async def replicate(self) -> None:
         """Drop what is past its time, and bring what nobody brought for an hour to the nodes nearest it."""
+        await self._desk.expire()
         now_ms = self._clock.now_ms()
-        await self._desk.drop(self.records.expire(now_ms=now_ms))
         loads: dict[NodeId, tuple[Node, list[SignedRecord]]] = {}
         for signed in self.records.due(_REPLICATED_AT_ONCE, now_ms=now_ms):
             if self.table.nearer_than(signed.key, K) < K:
@@ -363,6 +365,13 @@ class OverlayNode:
             return None
         self._searcher.heard_ms = self._clock.now_ms()
         return self._searcher.acceptable(contacts)
+
+    def _shorten_reloaded(self) -> None:
+        """Copies of far keys live on for minutes, not for the rest of their year."""
+        reloaded, self._reloaded = self._reloaded, ()
+        for signed in reloaded:
+            nearer = self.table.nearer_than(signed.key, 2 * K)
+            self.records.shorten(signed, nearer=nearer, now_ms=self._clock.now_ms())
 
     async def _refresh_bucket(self, index: int) -> None:
         target = self.table.id_in_bucket(index, self._entropy(NODE_ID_BYTES))

@@ -314,6 +314,7 @@ class LocalAgent:
     async def tidy(self) -> int:
         """Forget what has been over for long; how many segments went."""
         await self.auditor.tidy()
+        await self.book.forget()
         return await self.caretaker.tidy()
 
     async def sync(self) -> int:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from stook.audits.containment import Silence, we_are_offline
 from stook.audits.score import Entry, Retrieved, Transferred
 from stook.clock import Clock, Offload
-from stook.contracts.announcement import Announcement, SignedAnnouncement, is_fresh, verify_announcement
+from stook.contracts.announcement import (
+    ANNOUNCEMENT_LIFE_MS,
+    Announcement,
+    SignedAnnouncement,
+    is_fresh,
+    verify_announcement,
+)
 from stook.contracts.market import Prices, quoted
 from stook.errors import MisbehaviourError
 from stook.ids import NetworkId, NodeId
@@ -151,6 +157,19 @@ class FarmerBook:
         if fresh:
             await self._offload(lambda: self._store.save_announcements(fresh))
         return len(fresh)
+
+    async def forget(self) -> int:
+        """Forget who announced itself too long ago and whom we never dealt with; how many: keys cost nothing."""
+        await self.flush()
+        now = self._clock.now_ms()
+        gone = await self._offload(lambda: self._store.forget_farmers(now - ANNOUNCEMENT_LIFE_MS))
+        for farmer in gone:
+            signed = self._known.get(farmer)
+            if signed is not None and not is_fresh(signed.announcement, now):  # nor came back meanwhile
+                del self._known[farmer]
+                for known in (self._promised, self._standings, self._quotes):
+                    known.pop(farmer, None)
+        return len(gone)
 
     def note(self, outcome: Outcome) -> None:
         """Count one dealing."""

@@ -43,7 +43,7 @@ from stook.wire.endpoint import Endpoint, Exchange
 RINGS = (3, 8, MAX_TTL)
 """Hops that a draft makes at first, then, and in the end: common topics are served by those nearby."""
 MAX_FARMERS = 8192
-"""So many are known at most before strangers are no longer learned of through the market."""
+"""So many have announced themselves lately before strangers are no longer learned of through the market."""
 _TALKED_OUT = -1
 LAST_PATIENCE = 3
 """When it can go no farther, so many times as long without a new offer ends it."""
@@ -329,4 +329,6 @@ class Market:
 
     def _is_full_of_others(self, farmer: NodeId) -> bool:
         """Whether strangers, of whom anybody can be many, have filled the book; who is in it stays."""
-        return len(self._book) >= MAX_FARMERS and self._book.announcement(farmer) is None
+        if len(self._book) < MAX_FARMERS or self._book.announcement(farmer) is not None:
+            return False
+        return len(self._book.announcements()) >= MAX_FARMERS

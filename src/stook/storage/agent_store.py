@@ -319,11 +319,24 @@ class SqlAgentStore(SqlUpkeepStore, SqlAuditStore):
         with self._database.read() as connection:
             return [decode(SignedAnnouncement, value) for value in connection.scalars(query)]
 
-    def forget_farmers(self, issued_before_ms: int) -> int:
+    def forget_farmers(self, issued_before_ms: int) -> frozenset[NodeId]:
         """See the port."""
+        announced, placed = tables.announcements.c, tables.placements.c
+        dealt_with = (
+            select(placed.farmer).where(placed.farmer == announced.farmer, placed.state.in_(list(PlacementState))),
+            *(
+                select(table.c.farmer).where(table.c.farmer == announced.farmer)
+                for table in (tables.dossiers, tables.farmer_counters)
+            ),
+        )
+        old = select(announced.farmer).where(
+            announced.issued_ms < issued_before_ms, *(~query.exists() for query in dealt_with)
+        )
         with self._database.write() as connection:
-            statement = delete(tables.announcements).where(tables.announcements.c.issued_ms < issued_before_ms)
-            return connection.execute(statement).rowcount
+            farmers = frozenset(NodeId(row) for row in connection.scalars(old))
+            for some in chunks(farmers):
+                connection.execute(delete(tables.announcements).where(announced.farmer.in_(some)))
+            return farmers
 
     def note_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """See the port."""

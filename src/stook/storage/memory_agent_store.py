@@ -238,13 +238,15 @@ class MemoryAgentStore(MemoryUpkeepStore, MemoryAuditStore):
         with self._lock:
             return [self._announcements[farmer] for farmer in sorted(self._announcements)]
 
-    def forget_farmers(self, issued_before_ms: int) -> int:
+    def forget_farmers(self, issued_before_ms: int) -> frozenset[NodeId]:
         """See the port."""
         with self._lock:
-            old = [key for key, each in self._announcements.items() if each.announcement.issued_ms < issued_before_ms]
+            old = {key for key, each in self._announcements.items() if each.announcement.issued_ms < issued_before_ms}
+            old -= {each.farmer for each in self._placements.values()}
+            old -= {farmer for farmer, _ in self._counters} | {each.farmer for each in self.dossiers()}
             for farmer in old:
                 del self._announcements[farmer]
-            return len(old)
+            return frozenset(old)
 
     def note_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """See the port."""

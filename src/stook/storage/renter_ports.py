@@ -303,8 +303,8 @@ class AgentStore(AuditStore, UpkeepStore, Protocol):
         """The newest announcement of each farmer, in order of node id."""
         ...
 
-    def forget_farmers(self, issued_before_ms: int) -> int:
-        """Drop announcements issued before; how many. Outcomes and placements stay."""
+    def forget_farmers(self, issued_before_ms: int) -> frozenset[NodeId]:
+        """Drop announcements issued before of farmers without placements, dossiers, outcomes; whose they were."""
         ...
 
     def note_outcomes(self, outcomes: Sequence[Outcome]) -> None:
