@@ -427,8 +427,10 @@ class S3Store(Protocol):
         """Raises `ConflictError` when the id is taken."""
         ...
 
-    def put_key(self, key: AccessKey) -> None:
-        """Keep it, instead of an earlier one of its id."""
+    def put_key(self, key: AccessKey) -> bool:
+        """Keep it; one that is there gets its secret and keeps its rights. False for one that is revoked, which stays
+        so.
+        """
         ...
 
     def key(self, key_id: str) -> AccessKey | None:
