@@ -540,9 +540,8 @@ class Client:
 
         Raises as `Undoer.run`.
         """
-        undone = await Undoer(old, self._catalog, self._vault, self._agent, self._node_key, self._offload).run(
-            exactly=exactly
-        )
+        undoer = Undoer(old, self._catalog, self._vault, self._agent, self._node_key, self._clock, self._offload)
+        undone = await undoer.run(exactly=exactly)
         await self.tidy()
         return undone
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from stook.clock import Offload
+from stook.clock import Clock, Offload
 from stook.errors import ConflictError, NotFoundError
 from stook.ids import PublicKey, SegmentId
 from stook.renter.ports import Agent
@@ -41,8 +41,16 @@ class Undoer:
     """Compares an old catalog with the one in use and brings back what differs."""
 
     def __init__(
-        self, old: Catalog, catalog: Catalog, vault: Vault, agent: Agent, node_key: PublicKey, offload: Offload
+        self,
+        old: Catalog,
+        catalog: Catalog,
+        vault: Vault,
+        agent: Agent,
+        node_key: PublicKey,
+        clock: Clock,
+        offload: Offload,
     ) -> None:
+        self._clock = clock
         self._old = old
         self._catalog = catalog
         self._vault = vault
@@ -120,7 +128,9 @@ class Undoer:
         newer = [name for name in names if name not in before]
         self._newer += len(newer)
         if exactly and newer:
-            self._removed += len(await self._offload(lambda: self._catalog.delete_many(bucket.name, newer)))
+            now_ms = self._clock.now_ms()
+            gone = await self._offload(lambda: self._catalog.delete_many(bucket.name, newer, at_ms=now_ms))
+            self._removed += len(gone)
 
 
 def _same(before: ObjectEntry, now: ObjectEntry | None) -> bool:
