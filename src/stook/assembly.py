@@ -1035,7 +1035,8 @@ class CatalogTools:
             await self.fetch(point, target, on_rows)
             old = await asyncio.to_thread(SqlCatalog.open, target)
             try:
-                return await self.renter.client.bring_back(old, exactly=exactly)
+                stores = old.s3, self.renter.catalog.s3
+                return await self.renter.client.bring_back(old, exactly=exactly, stores=stores)
             finally:
                 old.close()
         finally:
