@@ -73,7 +73,7 @@ from stook.renter.overlay_pointers import OverlayPointers
 from stook.renter.paymaster import PayRules
 from stook.renter.planner import Spread
 from stook.renter.pointers import AllPointers, FarmerPointers, RecoveryPointers
-from stook.renter.recover import Recovered, Recovery, Wanted, unnamed_segments
+from stook.renter.recover import Recovered, Recovery, Wanted, newest_save, unnamed_segments
 from stook.renter.repairer import RepairSettings
 from stook.renter.restorer import OnRows, Restorer
 from stook.renter.saver import RecordMaker, SaverRules
@@ -1035,7 +1035,8 @@ class CatalogTools:
             await self.fetch(point, target, on_rows)
             old = await asyncio.to_thread(SqlCatalog.open, target)
             try:
-                return await self.renter.client.bring_back(old, exactly=exactly)
+                stores = old.s3, self.renter.catalog.s3
+                return await self.renter.client.bring_back(old, exactly=exactly, stores=stores)
             finally:
                 old.close()
         finally:
@@ -1047,7 +1048,13 @@ class CatalogTools:
 
     async def unnamed(self) -> list[SegmentId]:
         """Segments at farmers that the catalog does not name."""
-        pages = unnamed_segments(self.renter.agent.all_segments(1000), self.catalog, self._keys, asyncio.to_thread)
+        pages = unnamed_segments(
+            self.renter.agent.all_segments(1000),
+            self.catalog,
+            self._keys,
+            asyncio.to_thread,
+            finished=await asyncio.to_thread(newest_save, self.catalog.journal),
+        )
         return [each async for page in pages for each in page]
 
 

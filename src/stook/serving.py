@@ -137,10 +137,10 @@ async def create_key(objects: Objects, rights: Sequence[Right], note: str) -> Ne
     return made
 
 
-async def _keep(objects: Objects, made: NewKey, rights: Sequence[Right], note: str) -> None:
+async def _keep(objects: Objects, made: NewKey, rights: Sequence[Right], note: str) -> bool:
     sealed = objects.seal_secret(made.key_id, made.secret)
     key = AccessKey(made.key_id, sealed, tuple(rights), note, SystemClock().now_ms())
-    await objects.offload(lambda: objects.store.put_key(key))
+    return await objects.offload(lambda: objects.store.put_key(key))
 
 
 async def keys_from_environment(objects: Objects, environment: Mapping[str, str] | None = None) -> list[str]:
@@ -156,10 +156,6 @@ async def keys_from_environment(objects: Objects, environment: Mapping[str, str]
             continue
         if not (3 <= len(key_id) <= 128 and key_id.isascii() and key_id.isalnum()) or not 8 <= len(secret) <= 128:
             raise UserError(f"{id_name} has 3 to 128 letters and digits, {secret_name} 8 to 128 characters")
-        known = await objects.offload(lambda key_id=key_id: objects.store.key(key_id))  # type: ignore[misc]
-        if known is not None and known.revoked_ms:
-            continue
-        rights = (Right("*", True, True),) if known is None else known.rights
-        await _keep(objects, NewKey(key_id, secret), rights, f"from {id_name}")
-        made.append(key_id)
+        if await _keep(objects, NewKey(key_id, secret), (Right("*", True, True),), f"from {id_name}"):
+            made.append(key_id)
     return made

@@ -404,8 +404,14 @@ def test_access_keys(catalog: SqlCatalog) -> None:
     assert key.may("b", write=False)
     assert not key.may("b", write=True)
     assert not key.may("c", write=False)
+    again = AccessKey("K", b"other", (Right("*", True, True),), "again", 6)
+    assert catalog.s3.put_key(again)
+    kept = AccessKey("K", b"other", key.rights, "again", 6)
+    assert catalog.s3.key("K") == kept
     assert catalog.s3.revoke_key("K", 9)
+    assert not catalog.s3.put_key(again), "a key is never in force again"
+    assert catalog.s3.put_key(AccessKey("L", b"sealed", (), "", 5))
     assert not catalog.s3.revoke_key("K", 10)
-    (revoked,) = catalog.s3.keys()
+    revoked, _ = catalog.s3.keys()
     assert revoked.revoked_ms == 9
     assert not revoked.may("b", write=False)

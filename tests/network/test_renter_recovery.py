@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,16 +11,19 @@ from recovery_net import everything, give, laptop_lost, other_machine, recover, 
 from renter_sources import item
 from stook.contracts.recovery import SignedRecoveryRecord
 from stook.errors import ConflictError, NotEnoughError, NotFoundError
-from stook.ids import PublicKey, ShardRoot
+from stook.ids import PublicKey, SegmentId, ShardRoot
+from stook.renter.journal_seal import JournalKeys
 from stook.renter.pointers import Left
-from stook.renter.recover import Wanted
+from stook.renter.recover import Wanted, newest_save, unnamed_segments
 from stook.renter.saver import Saver
 from stook.shards.geometry import Policy
 from stook.sim.loop import run
 from stook.sim.nodes import SimFarmer, SimRenter
 from stook.sim.testnet import Testnet
+from stook.storage.catalog import SqlCatalog
 from stook.storage.database import copy_database
 from stook.storage.journal_records import epoch_of
+from stook.storage.renter_ports import SegmentEntry
 from stook.wire.endpoint import Peer
 
 POLICY = Policy(k=2, r=3, o=4, n=5)
@@ -384,5 +388,61 @@ def test_what_was_overwritten_comes_back_when_the_machine_is_lost_before_the_nex
             await third.start(chores=False)
             assert await third.client.read("b", "x") == b"n" * 9000
             await third.stop()
+
+    run(main(), within_seconds=3600)
+
+
+def test_parts_of_a_save_that_was_interrupted_are_given_up_when_a_newer_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        net = net_of()
+        saving(net, tmp_path / "first.db")
+        async with net:
+            client, saver = net.renter.client, saver_of(net.renter)
+            await client.make_bucket("b")
+            await client.put("b", item("x", net.dice(9000)))
+            await saver.recoverable()
+            await client.put_many("b", [item(f"o{n}", net.dice(100)) for n in range(300)])
+            monkeypatch.setattr("stook.renter.saver.MAX_PART_BYTES", 20_000)
+            send, sent = saver._mill.send, 0
+
+            async def interrupted(*args: Any, **rest: Any) -> SegmentEntry:
+                nonlocal sent
+                sent += 1
+                if sent == 3:
+                    raise NotEnoughError("the machine dies here")
+                return await send(*args, **rest)
+
+            monkeypatch.setattr(saver._mill, "send", interrupted)
+            with pytest.raises(NotEnoughError):
+                await saver.recoverable()
+            await client.drain()
+            begun = await saver.segments()
+            await laptop_lost(net.renter)
+
+            other = other_machine(net)
+            await recover(other, tmp_path / "second.db")
+            await other.start(chores=False)
+            catalog, keys = other.catalog, JournalKeys(other.keys.recovery_root())
+            assert isinstance(catalog, SqlCatalog)
+
+            async def parts() -> set[SegmentId]:
+                finished = newest_save(catalog.journal)
+                all_of_them, offload = other.agent.all_segments(100), other._world.offload
+                pages = unnamed_segments(all_of_them, catalog, keys, offload, finished=finished)
+                return {each async for page in pages for each in page if keys.name_of(each) is not None}
+
+            left = begun - catalog.journal.segments()
+            assert len(left) == 2
+            assert await parts() == set(), "another device might be about to finish that save"
+            await other.client.put("b", item("y", net.dice(9000)))
+            assert await saver_of(other).recoverable() is not None
+            assert await parts() == left
+            await other.agent.release(list(left))
+            assert await parts() == set()
+            catalog.journal.sound("somebody else saves")
+            assert newest_save(catalog.journal) == 0
+            await other.stop()
 
     run(main(), within_seconds=3600)

@@ -136,6 +136,21 @@ def test_what_was_durable_only_is_named_before_and_counted_after(person: Person)
     assert person.run("catalog", "verify")["segments_unnamed"] == 0
 
 
+def test_a_revoked_key_stays_revoked_when_the_machine_is_lost(person: Person) -> None:
+    data = person.work / "data"
+    data.write_bytes(b"x")
+    person.run("mb", "b")
+    person.run("put", str(data), "b/x")
+    made = person.run("keys", "create", "--read")["access_key"]
+    assert person.run("status")["catalog"]["recoverable"]
+    person.run("keys", "revoke", made)
+    assert person.run("status")["catalog"]["recoverable"]
+    shutil.rmtree(person.home)
+    person.run("recover", "--seed", person.network.seeds[-1], feed=person.words)
+    (key,) = person.run("keys", "list")["keys"]
+    assert key["revoked_ms"]
+
+
 def test_the_device_before_is_told_and_one_can_take_over(person: Person) -> None:
     data = person.work / "data"
     data.write_bytes(b"x" * 9000)

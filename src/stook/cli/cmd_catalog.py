@@ -140,7 +140,8 @@ def restore_command(home: Path, when: str, exactly: bool, as_json: bool) -> None
     Objects that were removed or replaced since come back under a new version; what is newer stays, unless --exactly.
     An object can come back while its bytes are still at farmers, or in the catalog itself, as those of tiny objects
     are: removing an object has its own shards erased at once, and those it shared with others live with them. Objects
-    that cannot come back are named, and the exit code is 7 then.
+    that cannot come back are named, and the exit code is 7 then. Tags, locks and what else S3 clients said of an object
+    or bucket come back too; of a bucket with versions only what was current, not the old versions.
 
     \b
     stook catalog restore --at '2 h ago'

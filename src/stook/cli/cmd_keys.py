@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stook.cli.catalogued import save_before_end
 from stook.cli.output import emit, human_time, say
 from stook.cli.renting import open_home
 from stook.cli.run import json_option, pass_home, run
@@ -51,6 +52,7 @@ def create_command(home: Path, buckets: tuple[str, ...], read: bool, write: bool
     async def work() -> None:
         async with open_home(home, refresh=False) as renter:
             made = await create_key(renter.client.objects(renter.catalog.s3), rights, note)
+            await save_before_end(renter, None)
         if as_json:
             emit({"ok": True, "access_key": made.key_id, "secret_key": made.secret})
             return
@@ -102,7 +104,9 @@ def revoke_command(home: Path, access_key: str, as_json: bool) -> None:
 
     async def work() -> bool:
         async with open_home(home, refresh=False) as renter:
-            return await renter.client.objects(renter.catalog.s3).revoke(access_key)
+            revoked = await renter.client.objects(renter.catalog.s3).revoke(access_key)
+            await save_before_end(renter, None)  # else it would be in force again in a catalog that is recovered
+            return revoked
 
     if not run(work()):
         raise NotFoundError(f"there is no key {access_key} in force")

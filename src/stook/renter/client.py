@@ -535,14 +535,25 @@ class Client:
         """Moments of the catalog that are saved and kept, oldest first."""
         return () if self.saver is None else await self.saver.points()
 
-    async def bring_back(self, old: Catalog, *, exactly: bool) -> Undone:
+    async def bring_back(self, old: Catalog, *, exactly: bool, stores: tuple[S3Store, S3Store] | None = None) -> Undone:
         """Bring back what an older catalog of the same owner names; with `exactly`, remove what it does not.
+
+        `stores` are the S3 halves of the old catalog and of ours: with them what S3 clients said of objects and buckets
+        comes back too. Versions that others had taken the place of do not.
 
         Raises as `Undoer.run`.
         """
-        undone = await Undoer(old, self._catalog, self._vault, self._agent, self._node_key, self._offload).run(
-            exactly=exactly
+        undoer = Undoer(
+            old,
+            self._catalog,
+            self._vault,
+            self._agent,
+            self._node_key,
+            self._clock,
+            self._offload,
+            stores=stores,
         )
+        undone = await undoer.run(exactly=exactly)
         await self.tidy()
         return undone
 

@@ -24,6 +24,7 @@ from stook.renter.restorer import Offer, OnRows, Opened, Restorer, heads_held, h
 from stook.renter.saver import RecordMaker, first_sequence, rivalry
 from stook.storage.catalog import SqlCatalog
 from stook.storage.journal_load import CatalogLoader
+from stook.storage.journal_ports import Journal
 from stook.wire.endpoint import Peer
 
 _PAGE = 1000
@@ -267,19 +268,37 @@ class Recovery:
         return count, shards
 
 
+def newest_save(journal: Journal) -> int:
+    """The sequence of the newest save that counts here; 0 when none does, or another device's may be the true one."""
+    saves = journal.saves()
+    return saves[-1].sequence if saves and not journal.state().alarm else 0
+
+
 async def unnamed_segments(
     pages: AsyncIterator[Sequence[SegmentId]],
     catalog: SqlCatalog,
     keys: JournalKeys,
     offload: Offload,
+    *,
+    finished: int = 0,
 ) -> AsyncIterator[Sequence[SegmentId]]:
-    """Segments that contracts are for and no object, upload or save of the catalog: stored, and known to nobody."""
+    """Segments that contracts are for and no object, upload or save of the catalog: stored, and known to nobody.
+
+    Parts of saves that the journal does not know are among them when they are older than `finished`: a device that is
+    lost was interrupted in them, or did not get to give them up. Newer ones may be another device's.
+    """
     saved = await offload(catalog.journal.segments)
+
+    def strange(segment_id: SegmentId, known: frozenset[SegmentId]) -> bool:
+        if segment_id in known or segment_id in saved:
+            return False
+        name = keys.name_of(segment_id)
+        return name is None or name.sequence < finished
+
     async for page in pages:
         known = await offload(lambda page=page: catalog.known_segments(page))  # type: ignore[misc]
-        strange = [each for each in page if each not in known and each not in saved and keys.name_of(each) is None]
-        if strange:
-            yield strange
+        if some := [each for each in page if strange(each, known)]:
+            yield some
 
 
 def _choose_writer(rivals: Sequence[Offer], writer: str) -> None:

@@ -10,15 +10,19 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from stook.clock import Offload
-from stook.errors import ConflictError, NotFoundError
+from stook.clock import Clock, Offload
+from stook.errors import BugError, ConflictError, NotFoundError, StookError
 from stook.ids import PublicKey, SegmentId
 from stook.renter.ports import Agent
 from stook.renter.vault import Vault
+from stook.shards.pointer import AnyObjectRecord
 from stook.storage.renter_ports import Bucket, Catalog, ObjectEntry, ObjectSummary
+from stook.storage.s3_ports import ObjectDraft, S3Store, StoredObject
 
 _PAGE = 200
 _NAMES = 20
+_VERSIONS_APART = 1 << 32
+"""A bucket that was removed had versions after the old catalog was saved, which nobody knows any more: never again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,20 @@ class Undoer:
     """Compares an old catalog with the one in use and brings back what differs."""
 
     def __init__(
-        self, old: Catalog, catalog: Catalog, vault: Vault, agent: Agent, node_key: PublicKey, offload: Offload
+        self,
+        old: Catalog,
+        catalog: Catalog,
+        vault: Vault,
+        agent: Agent,
+        node_key: PublicKey,
+        clock: Clock,
+        offload: Offload,
+        *,
+        stores: tuple[S3Store, S3Store] | None = None,
     ) -> None:
+        # `stores` are the S3 halves of both, the old one first: without them only what is not of S3 comes back.
+        self._stores = stores
+        self._clock = clock
         self._old = old
         self._catalog = catalog
         self._vault = vault
@@ -72,7 +88,12 @@ class Undoer:
         try:
             now = self._catalog.bucket(bucket.name)
         except NotFoundError:
-            self._catalog.create_bucket(bucket)
+            if self._stores is None:
+                self._catalog.create_bucket(bucket)
+                return
+            old, store = self._stores
+            floor = old.highest_version(bucket.name) + _VERSIONS_APART
+            store.remake_bucket(old.bucket(bucket.name), old.settings(bucket.name), floor)
             return
         if now.bucket_id != bucket.bucket_id:
             raise ConflictError(f"the bucket {bucket.name!r} was made anew since: its objects then are not these")
@@ -105,11 +126,41 @@ class Undoer:
         version = self._catalog.next_versions(bucket.name, [entry.name])[entry.name]
         known = self._catalog.known_segments(entry.segment_ids)
         unknown = self._old.segments([each for each in entry.segment_ids if each not in known])
+        if self._stores is not None and not unknown:
+            return self._commit_whole(self._stores, bucket, entry, record)
         sealed = self._vault.seal_object(bucket, entry.name, version, record)
         try:
             self._catalog.commit([replace(entry, version=version, sealed_record=sealed)], list(unknown.values()))
         except ConflictError:
             return False
+        return True
+
+    def _commit_whole(
+        self, stores: tuple[S3Store, S3Store], bucket: Bucket, entry: ObjectEntry, record: AnyObjectRecord
+    ) -> bool:
+        """The same with everything that S3 clients said of it, its lock above all."""
+        old, store = stores
+        found = old.find(bucket.name, entry.name)
+        if not isinstance(found, StoredObject):
+            raise BugError("an object of the old catalog is not in its S3 half")
+        draft = ObjectDraft(
+            bucket=bucket,
+            name=entry.name,
+            size_bytes=entry.size_bytes,
+            modified_ms=entry.modified_ms,
+            content_hash=entry.content_hash,
+            segment_ids=entry.segment_ids,
+            seal=lambda version: self._vault.seal_object(bucket, entry.name, version, record),
+            etag=found.version.etag,
+            facts=found.facts,
+            tags=found.tags,
+            lock=found.lock,
+        )
+        (result,) = store.commit([draft])
+        if isinstance(result, ConflictError):
+            return False
+        if isinstance(result, StookError):
+            raise result
         return True
 
     async def _newer_than(self, bucket: Bucket, page: Sequence[ObjectSummary], *, known: bool, exactly: bool) -> None:
@@ -120,7 +171,9 @@ class Undoer:
         newer = [name for name in names if name not in before]
         self._newer += len(newer)
         if exactly and newer:
-            self._removed += len(await self._offload(lambda: self._catalog.delete_many(bucket.name, newer)))
+            now_ms = self._clock.now_ms()
+            gone = await self._offload(lambda: self._catalog.delete_many(bucket.name, newer, at_ms=now_ms))
+            self._removed += len(gone)
 
 
 def _same(before: ObjectEntry, now: ObjectEntry | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, select, update
 
 from stook.codec import decode, encode
 from stook.storage.catalog_tables import access_keys
@@ -22,11 +22,16 @@ class SqlKeys:
         with self._database.write() as connection:
             insert_rows(connection, access_keys, [_row(key)])
 
-    def put_key(self, key: AccessKey) -> None:
+    def put_key(self, key: AccessKey) -> bool:
         """See the port."""
+        here = access_keys.c.key_id == key.key_id
         with self._database.write() as connection:
-            connection.execute(delete(access_keys).where(access_keys.c.key_id == key.key_id))
-            insert_rows(connection, access_keys, [_row(key)])
+            row = connection.execute(select(access_keys).where(here)).one_or_none()
+            if row is None:
+                insert_rows(connection, access_keys, [_row(key)])
+            elif not row.revoked_ms:
+                connection.execute(update(access_keys).where(here).values(_row(key) | {"rights": row.rights}))
+            return row is None or not row.revoked_ms
 
     def key(self, key_id: str) -> AccessKey | None:
         """See the port."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from stook.codec import decode, encode
 from stook.errors import ConflictError, StookError, UserError
@@ -136,6 +136,42 @@ class SqlS3(SqlMultipart, SqlKeys):
             else:
                 row = {"bucket": number, "kind": kind, "value": value}
                 connection.execute(upsert(connection, bucket_settings), row)
+
+    def settings(self, bucket: str) -> Mapping[str, bytes]:
+        """See the port."""
+        table = bucket_settings.c
+        with self._database.read() as connection:
+            number = bucket_row(connection, bucket).number
+            query = select(table.kind, table.value).where(table.bucket == number)
+            return {row.kind: row.value for row in connection.execute(query)}
+
+    def highest_version(self, bucket: str) -> int:
+        """See the port."""
+        with self._database.read() as connection:
+            of = bucket_row(connection, bucket)
+            highest = connection.scalar(select(func.max(objects.c.version)).where(objects.c.bucket == of.number))
+            return max(of.version_floor, highest or 0)
+
+    def remake_bucket(self, facts: BucketFacts, settings: Mapping[str, bytes], floor: int) -> None:
+        """See the port."""
+        bucket = facts.bucket
+        with self._database.write() as connection:
+            name = bucket_name_bytes(bucket.name)
+            if connection.execute(select(buckets.c.number).where(buckets.c.name == name)).first() is not None:
+                raise ConflictError(f"there is a bucket {bucket.name!r} already")
+            row = {
+                "name": name,
+                "bucket_id": bucket.bucket_id,
+                "salt": bucket.salt,
+                "created_ms": bucket.created_ms,
+                "version_floor": floor,
+                "versioning": facts.versioning,
+                "lockable": facts.lockable,
+            }
+            insert_rows(connection, buckets, [row])
+            number = bucket_row(connection, bucket.name).number
+            kept = [{"bucket": number, "kind": kind, "value": value} for kind, value in settings.items()]
+            insert_rows(connection, bucket_settings, kept)
 
     # -- objects
 

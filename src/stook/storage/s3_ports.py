@@ -7,7 +7,7 @@ which version is current, what a lock forbids. No caller holds an answer in memo
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -332,6 +332,18 @@ class S3Store(Protocol):
         """Keep it, or none. Raises `NotFoundError` without the bucket."""
         ...
 
+    def settings(self, bucket: str) -> Mapping[str, bytes]:
+        """All documents kept for the bucket, by kind. Raises `NotFoundError`."""
+        ...
+
+    def highest_version(self, bucket: str) -> int:
+        """The highest version that any name of the bucket ever had. Raises `NotFoundError`."""
+        ...
+
+    def remake_bucket(self, facts: BucketFacts, settings: Mapping[str, bytes], floor: int) -> None:
+        """A bucket that was removed, in one step: as it was, its versions all above `floor`. Raises `ConflictError`."""
+        ...
+
     # -- objects
 
     def commit(self, drafts: Sequence[ObjectDraft], finished: Sequence[bytes] = ()) -> list[Version | StookError]:
@@ -427,8 +439,10 @@ class S3Store(Protocol):
         """Raises `ConflictError` when the id is taken."""
         ...
 
-    def put_key(self, key: AccessKey) -> None:
-        """Keep it, instead of an earlier one of its id."""
+    def put_key(self, key: AccessKey) -> bool:
+        """Keep it; one that is there gets its secret and keeps its rights. False for one that is revoked, which stays
+        so.
+        """
         ...
 
     def key(self, key_id: str) -> AccessKey | None:
