@@ -24,7 +24,7 @@ from stook.ids import ContractId, NetworkId, NodeId, PublicKey
 from stook.money import narrow, wide
 from stook.payments.account import Account, Change
 from stook.payments.batch import Agreement, Batch, BatchKind, SignedBatch, is_batch
-from stook.payments.cheque import SignedCheque
+from stook.payments.cheque import Drawer, SignedCheque, judge
 from stook.payments.enforcement import CreditRules, Step, Unpaid, decide, unpaid
 from stook.payments.ledger import Side
 from stook.payments.messages import Order, OrderReply, Pay, PayReply
@@ -268,9 +268,9 @@ class Till:
 
     def _deposit(self, renter: PublicKey, partner: NodeId, signed: SignedCheque) -> None:
         drawer = self.settlement.drawer(renter, self._key.public_key, signed.cheque.chequebook)
-        covered = self.settlement.covered(drawer)
         for _ in range(_TRIES):
             account = self.books.account(partner) or Account(renter)
+            covered = self._cover(account, drawer, signed)
             taken = deposit(account, signed, drawer, covered, self._clock.now_ms())
             if taken.judgement.fault is not None:
                 self._log.warning("cheque refused", renter=partner.hex(), why=taken.judgement.fault.value)
@@ -283,6 +283,20 @@ class Till:
                 continue
             return
         raise RefusedError(ReasonCode.BUSY, "somebody else writes into our books", retry_after_ms=1000)
+
+    def _cover(self, account: Account, drawer: Drawer, signed: SignedCheque) -> int | None:
+        """What stands behind a cheque; the chain is asked only about one that would be taken otherwise."""
+        judgement = judge(signed, drawer, account.cheque)
+        if judgement.fault is not None or judgement.again:
+            return None
+        covered, payable = self.settlement.covered(drawer), self.settlement.redeemable(drawer, signed)
+        if covered is None or payable is None or covered < signed.cheque.amount:
+            return covered
+        # The contract may have begun with a made-up sum paid out: only what was paid in truth needs no redeeming.
+        real = account.cashed + payable
+        if real < signed.cheque.amount:
+            real = self.settlement.received(drawer) + payable
+        return min(covered, real)
 
     # --- what is unpaid ----------------------------------------------------------------------------------------------
 
@@ -344,12 +358,15 @@ def cash(books: Books, settlement: Settlement, key: NodeKey, partner: NodeId, no
     if account is None or account.cheque is None or settlement.kind is Kind.LEDGER:
         return None
     drawer = settlement.drawer(account.partner_key, key.public_key, account.cheque.cheque.chequebook)
-    done = None
-    if account.drawn > settlement.paid_out(drawer):
+    done, before = None, account.cashed
+    if settlement.paid_out(drawer) > before:
+        before = max(before, settlement.received(drawer))  # killed before it was written down, or redeemed by others
+    if account.drawn > before:
         done = settlement.cash(drawer, account.cheque)
+    total = before + (done.paid if done is not None else 0)
     for _ in range(_TRIES):
-        account = books.account(partner)
-        change = cashed(account, Side.PAYEE, settlement.paid_out(drawer), now_ms) if account is not None else None
+        now = books.account(partner)
+        change = cashed(now, Side.PAYEE, total, now_ms) if now is not None else None
         if change is None:
             return done
         try:
