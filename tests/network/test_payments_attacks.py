@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from msgspec import structs
 
 from stook.codec import decode, encode
+from stook.errors import ConfigError
+from stook.ids import PublicKey
 from stook.money import MAX_AMOUNT, narrow, wide
 from stook.payments.batch import (
     Agreement,
@@ -20,8 +23,10 @@ from stook.payments.batch import (
     sign_agreement,
     sign_batch,
 )
+from stook.payments.cheque import Drawer
 from stook.payments.messages import Pay, PayMethod, PayReply
 from stook.payments.orders import MAX_PRICES, sign_order
+from stook.payments.settlement import LedgerSettlement
 from stook.sim.dice import Dice
 from stook.sim.factories import NETWORK
 from stook.sim.loop import run
@@ -289,5 +294,26 @@ def test_a_batch_at_a_ninth_price_is_refused_in_words() -> None:
         )
         pair.payer_books.add_orders(them, [sign_order(me, NETWORK, them, MAX_PRICES + 1, 1, 1)], 1)
         assert (await pair.paymaster.pay_all()).unreached == 1
+
+    played(scenario)
+
+
+def test_lost_books_do_not_pay_again_from_a_new_chequebook() -> None:
+    class Elsewhere(LedgerSettlement):
+        def drawer(self, payer: PublicKey, payee: PublicKey, chequebook: bytes) -> Drawer:
+            return replace(super().drawer(payer, payee, chequebook), chequebook=bytes(20))
+
+    async def scenario(pair: Pair) -> None:
+        pair.store(pair.terms(1))
+        await pair.pay()
+        later(pair, DAY_MS)
+        await pair.pay()
+        pair.payer_books = DyingBooks(pair.dice.child("again"), 0.0)
+        pair.start_payer()
+        pair.paymaster.settlement = Elsewhere(NETWORK)
+        later(pair, DAY_MS)
+        with pytest.raises(ConfigError, match="drawn on"):
+            await pair.pay()
+        assert len({each.cheque.chequebook for each in pair.line.cheques}) == 1
 
     played(scenario)

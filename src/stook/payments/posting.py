@@ -274,16 +274,14 @@ def accrual_lines(side: Side, batch: Batch, at_ms: int) -> tuple[Line, ...]:
 def pay_up(account: Account, drawer: Drawer, key: SigningKey, now_ms: int) -> Change | None:
     """A cheque over everything that is unpaid, to be stored before it is sent; None when nothing is.
 
-    Raises `ConfigError` when cheques were drawn elsewhere before: sums are kept for one chequebook, and what was paid from
-    the other would be paid again.
+    Raises `ConfigError` when cheques were drawn elsewhere before: sums are kept for one chequebook, and what was paid
+    from the other would be paid again.
     """
     if account.unpaid <= 0:
         return None
     if account.cheque is not None and not drawn_on(account.cheque, drawer):
-        known = account.cheque.cheque.chequebook.hex()
-        raise ConfigError(
-            f"cheques to {account.partner.hex()[:16]} are drawn on 0x{known}: set it as `chequebook` again"
-        )
+        who, known = account.partner.hex()[:16], account.cheque.cheque.chequebook.hex()
+        raise ConfigError(f"cheques to {who} are drawn on 0x{known}: set that as `chequebook` again")
     # Books that were lost may have had a later cheque than the payee shows: no serial of theirs is signed again.
     least = now_ms if account.floor_seq else 1
     signed = draw_cheque(drawer, key, account.cheque, account.owed - account.bartered, least)

@@ -22,12 +22,13 @@ from stook.codec import decode, encode
 from stook.contracts.contract import Terms
 from stook.contracts.verdict import Verdict
 from stook.errors import ConflictError, PeerError
+from stook.identity.accounts import account_of
 from stook.identity.keys import NodeKey, node_id_of
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey
 from stook.money import MAX_AMOUNT, Amount, narrow
 from stook.payments.account import Account, Change, KeptBatch
 from stook.payments.batch import is_agreement, is_batch
-from stook.payments.cheque import judge
+from stook.payments.cheque import Drawer, judge
 from stook.payments.ledger import Side
 from stook.payments.messages import MAX_BATCHES, Order, OrderReply, Pay, PayMethod, PayReply
 from stook.payments.orders import SIGN_EVERY_BYTES, SignedOrder, counts, is_order, newest, sign_order
@@ -432,9 +433,12 @@ class Paymaster:
             raise ConflictError(
                 f"the farmer says {reply.seq} and shows batch {signed.batch.seq}; ours is {account.seq}"
             )
-        drawer = self.settlement.drawer(mine, account.partner_key, self._rules.chequebook)
-        if cheque is not None and judge(cheque, drawer, None).fault is not None:
-            cheque = None
+        if cheque is not None:
+            # Of whatever chequebook: the sum was paid, and `pay_up` goes on with no other.
+            said = cheque.cheque
+            drawer = Drawer(mine, said.chain_id, said.chequebook, account_of(account.partner_key))
+            if judge(cheque, drawer, None).fault is not None:
+                cheque = None
         batch, known = signed.batch, account.cheque
         if cheque is not None and cheque.cheque.amount > account.drawn:
             known = cheque
