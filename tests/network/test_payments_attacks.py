@@ -9,9 +9,9 @@ import pytest
 from msgspec import structs
 
 from stook.codec import decode, encode
-from stook.errors import ConfigError
+from stook.errors import ConfigError, RefusedError
 from stook.ids import PublicKey
-from stook.money import MAX_AMOUNT, narrow, wide
+from stook.money import MAX_AMOUNT, Amount, narrow, wide
 from stook.payments.batch import (
     Agreement,
     Batch,
@@ -315,5 +315,54 @@ def test_lost_books_do_not_pay_again_from_a_new_chequebook() -> None:
         with pytest.raises(ConfigError, match="drawn on"):
             await pair.pay()
         assert len({each.cheque.chequebook for each in pair.line.cheques}) == 1
+
+    played(scenario)
+
+
+class Watched(LedgerSettlement):
+    """A settlement that notes what it is asked, and whether through its own thread."""
+
+    def __init__(self) -> None:
+        super().__init__(NETWORK)
+        self.asked: list[str] = []
+        self.inside = False
+
+    async def chain(self, work: Callable[[], object], /) -> object:
+        self.inside = True
+        try:
+            return work()
+        finally:
+            self.inside = False
+
+    def drawer(self, payer: PublicKey, payee: PublicKey, chequebook: bytes) -> Drawer:
+        assert self.inside
+        return super().drawer(payer, payee, chequebook)
+
+    def covered(self, drawer: Drawer) -> int | None:
+        assert self.inside
+        self.asked.append("covered")
+        return super().covered(drawer)
+
+    def paid_out(self, drawer: Drawer) -> Amount:
+        assert self.inside
+        return super().paid_out(drawer)
+
+
+def test_the_chain_is_asked_in_its_own_thread_and_not_about_bad_cheques() -> None:
+    async def scenario(pair: Pair) -> None:
+        ours, theirs = Watched(), Watched()
+        pair.paymaster.settlement, pair.paymaster._chain = ours, ours.chain
+        pair.till.settlement, pair.till._chain = theirs, theirs.chain
+        pair.store(pair.terms(1))
+        await pair.pay()
+        later(pair, DAY_MS)
+        assert (await pair.paymaster.pay_all()).paid == 1
+        assert theirs.asked
+        cheque = pair.payer_books.account(pair.payee_key.node_id).cheque
+        bad = structs.replace(cheque, cheque=structs.replace(cheque.cheque, serial=9))
+        theirs.asked.clear()
+        with pytest.raises(RefusedError):
+            await pair.replay(Pay((), bad))
+        assert theirs.asked == []
 
     played(scenario)

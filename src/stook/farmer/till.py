@@ -72,6 +72,7 @@ class Till:
         offload: Offload,
         log: FilteringBoundLogger,
         rules: CreditRules | None = None,
+        chain: Offload | None = None,
         on_drop: Callable[[PublicKey], None] | None = None,
     ) -> None:
         self._key = key
@@ -81,6 +82,8 @@ class Till:
         self.settlement = settlement
         self._clock = clock
         self._offload = offload
+        self._chain = chain if chain is not None else offload
+        """For what may ask the settlement: a chain that hangs holds up no disk."""
         self._log = log
         self._rules = rules if rules is not None else CreditRules()
         self._on_drop = on_drop
@@ -161,22 +164,25 @@ class Till:
         request, renter = decode(Pay, payload), exchange.peer_key
         lock = self._alone.setdefault(exchange.peer_id, asyncio.Lock())
         async with lock:
-            reply = await self._offload(lambda: self._take_all(renter, request))
+            agreements = await self._offload(lambda: self._take_all(renter, request))
+            if (cheque := request.cheque) is not None:
+                await self._chain(lambda: self._deposit(renter, node_id_of(renter), cheque))
+            reply = await self._offload(lambda: self._reply(renter, agreements))
         if request.batches or request.cheque:
-            await self._offload(lambda: self._add_up(renter))
+            await self._chain(lambda: self._add_up(renter))
         await exchange.reply(encode(reply))
 
-    def _take_all(self, renter: PublicKey, request: Pay) -> PayReply:
+    def _take_all(self, renter: PublicKey, request: Pay) -> tuple[Agreement, ...]:
+        return tuple(self._take(renter, node_id_of(renter), signed) for signed in request.batches)
+
+    def _reply(self, renter: PublicKey, agreements: tuple[Agreement, ...]) -> PayReply:
         partner = node_id_of(renter)
-        agreements = [self._take(renter, partner, signed) for signed in request.batches]
-        if request.cheque is not None:
-            self._deposit(renter, partner, request.cheque)
         account = self.books.account(partner) or Account(renter)
         last = self.books.batch(partner, account.seq) if account.seq else None
         self._signed_for(account)
         return PayReply(
             seq=account.seq,
-            agreements=tuple(agreements),
+            agreements=agreements,
             paid=wide(account.drawn),
             last_batch=last.signed if last is not None else None,
             last_cheque=account.cheque,
@@ -309,7 +315,7 @@ class Till:
         """Add up what every renter owes and decide about it; how many are not served."""
         renters = await self._offload(self._renters)
         for renter in renters:
-            await self._offload(lambda renter=renter: self._add_up(renter))  # type: ignore[misc]
+            await self._chain(lambda renter=renter: self._add_up(renter))  # type: ignore[misc]
         return sum(each.step in (Step.STOP, Step.DROP) for each in self.standings.values())
 
     def _renters(self) -> list[PublicKey]:
@@ -349,7 +355,7 @@ class Till:
 
     async def cash(self, partner: NodeId) -> Cashed | None:
         """Redeem the cheque held of this renter; None when there is none, or nothing new in it."""
-        return await self._offload(lambda: cash(self.books, self.settlement, self._key, partner, self._clock.now_ms()))
+        return await self._chain(lambda: cash(self.books, self.settlement, self._key, partner, self._clock.now_ms()))
 
 
 def cash(books: Books, settlement: Settlement, key: NodeKey, partner: NodeId, now_ms: int) -> Cashed | None:

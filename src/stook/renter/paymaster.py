@@ -136,6 +136,7 @@ class Paymaster:
         clock: Clock,
         offload: Offload,
         rules: PayRules = PayRules(),
+        chain: Offload | None = None,
         on_error: Callable[[str, Exception], None] = lambda _name, _error: None,
     ) -> None:
         self._endpoint = endpoint
@@ -147,6 +148,8 @@ class Paymaster:
         self.settlement = settlement
         self._clock = clock
         self._offload = offload
+        self._chain = chain if chain is not None else offload
+        """For what may ask the settlement: a chain that hangs holds up no disk."""
         self._rules = rules
         self._on_error = on_error
         self._alone: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
@@ -318,7 +321,7 @@ class Paymaster:
             changes = draw_up(account, spans, facts, self._network, self._key)
             last = changes[-1].account if changes else account
             last = replace(last, version=account.version + len(changes))
-            drawer = self.settlement.drawer(self._key.public_key, key, self._rules.chequebook)
+            drawer = await self._chain(lambda: self._drawer(key))
             cheque = pay_up(last, drawer, self._key, facts.now_ms)
             if cheque is not None:
                 changes.append(cheque)
@@ -372,11 +375,14 @@ class Paymaster:
             await self._note_cashed(account.partner_key, account.partner)
 
     async def _note_cashed(self, key: PublicKey, farmer: NodeId) -> None:
-        drawer = self.settlement.drawer(self._key.public_key, key, self._rules.chequebook)
-        paid_out = await self._offload(lambda: self.settlement.paid_out(drawer))
+        drawer = await self._chain(lambda: self._drawer(key))
+        paid_out = await self._chain(lambda: self.settlement.paid_out(drawer))
         account = await self._offload(lambda: self.books.account(farmer))
         if account is not None and account.cheque is not None and judge(account.cheque, drawer, None).fault is None:
             await self._post(cashed(account, Side.PAYER, min(paid_out, account.delivered), self._clock.now_ms()))
+
+    def _drawer(self, farmer: PublicKey) -> Drawer:
+        return self.settlement.drawer(self._key.public_key, farmer, self._rules.chequebook)
 
     async def _post(self, change: Change | None) -> None:
         if change is not None:
