@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from stook.payments.batch import (
     sign_batch,
 )
 from stook.payments.cheque import Drawer
-from stook.payments.messages import Pay, PayMethod, PayReply
+from stook.payments.messages import Order, Pay, PayMethod, PayReply
 from stook.payments.orders import MAX_PRICES, sign_order
 from stook.payments.settlement import LedgerSettlement
 from stook.sim.dice import Dice
@@ -364,5 +365,20 @@ def test_the_chain_is_asked_in_its_own_thread_and_not_about_bad_cheques() -> Non
         with pytest.raises(RefusedError):
             await pair.replay(Pay((), bad))
         assert theirs.asked == []
+
+    played(scenario)
+
+
+def test_a_stranger_writes_nothing_into_the_books() -> None:
+    async def scenario(pair: Pair) -> None:
+        with pytest.raises(RefusedError, match="no contract"):
+            await Liar(pair).send(owed=MAX_AMOUNT, storage=MAX_AMOUNT)
+        order = sign_order(pair.payer_key, NETWORK, pair.payee_key.public_key, 5, 10, 1)
+        for request in (Order((order,)), Order(())):
+            with contextlib.suppress(RefusedError):
+                await pair.line.call(Peer(pair.payee_key.node_id), PayMethod.ORDER, encode(request), deadline_seconds=1)
+        assert decode(PayReply, await pair.replay(Pay((), None))).seq == 0
+        assert pair.payee_books.accounts() == []
+        assert pair.till.standings == {}
 
     played(scenario)

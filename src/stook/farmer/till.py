@@ -148,6 +148,8 @@ class Till:
         for each in request.orders:
             if not is_order(each, self._network, renter, self._key.public_key):
                 raise MisbehaviourError(ReasonCode.BAD_SIGNATURE, "an order that the caller did not sign for us")
+        if request.orders:
+            self._expect(renter)
         known = self.books.account(node_id_of(renter)) or Account(renter)
         try:
             newest(known.orders, request.orders)
@@ -164,6 +166,8 @@ class Till:
         request, renter = decode(Pay, payload), exchange.peer_key
         lock = self._alone.setdefault(exchange.peer_id, asyncio.Lock())
         async with lock:
+            if request.batches or request.cheque:
+                await self._offload(lambda: self._expect(renter))
             agreements = await self._offload(lambda: self._take_all(renter, request))
             if (cheque := request.cheque) is not None:
                 await self._chain(lambda: self._deposit(renter, node_id_of(renter), cheque))
@@ -171,6 +175,12 @@ class Till:
         if request.batches or request.cheque:
             await self._chain(lambda: self._add_up(renter))
         await exchange.reply(encode(reply))
+
+    def _expect(self, renter: PublicKey) -> None:
+        """Raise UNKNOWN_CONTRACT for who never had a contract here: nothing of a stranger's is written down."""
+        account = self.books.account(node_id_of(renter))
+        if (account is None or not account.seq) and not self._contracts.owned_by(renter, b"", 1):
+            raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "no contract of yours is here, and none was paid for")
 
     def _take_all(self, renter: PublicKey, request: Pay) -> tuple[Agreement, ...]:
         return tuple(self._take(renter, node_id_of(renter), signed) for signed in request.batches)

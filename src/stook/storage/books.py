@@ -20,7 +20,7 @@ from stook.money import narrow, wide
 from stook.payments.account import Account, Change, KeptBatch
 from stook.payments.batch import Agreement, SignedBatch
 from stook.payments.cheque import SignedCheque
-from stook.payments.ledger import Book, Kind, Line, Side
+from stook.payments.ledger import ENTRIES, Book, Kind, Line, Side
 from stook.payments.orders import MAX_PRICES, SignedOrder
 from stook.payments.tariff import Span
 from stook.storage.database import use_wal
@@ -435,9 +435,10 @@ class SqliteBooks:
         for side, kind, amount in rows:
             sums[side, kind] = sums.get((side, kind), 0) + int.from_bytes(amount, "big")
         for (side, kind), total in sums.items():
-            line = Line(NodeId(b""), 0, 0, Side(side), Kind(kind), narrow(wide(total)), b"", b"", 1)
-            found[line.debit] = found.get(line.debit, 0) + total
-            found[line.credit] = found.get(line.credit, 0) - total
+            if (entry := ENTRIES.get((Side(side), Kind(kind)))) is not None:
+                debit, credit = entry
+                found[debit] = found.get(debit, 0) + total
+                found[credit] = found.get(credit, 0) - total
         return found
 
     # -- inside
