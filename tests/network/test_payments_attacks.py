@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from stook.codec import decode, encode
-from stook.errors import ConfigError, RefusedError
+from stook.errors import ConfigError, RefusedError, UnreachableError
 from stook.ids import PublicKey
 from stook.money import MAX_AMOUNT, Amount, narrow, wide
 from stook.payments.batch import (
@@ -32,6 +32,7 @@ from stook.sim.dice import Dice
 from stook.sim.factories import NETWORK
 from stook.sim.loop import run
 from stook.sim.pay_pair import DAY_MS, MIB, STORAGE_PRICE, DyingBooks, Pair
+from stook.storage.renter_ports import PlacementState
 from stook.wire.endpoint import Peer
 
 DAILY = -(-STORAGE_PRICE * MIB * 24 // (1 << 30))
@@ -380,5 +381,33 @@ def test_a_stranger_writes_nothing_into_the_books() -> None:
         assert decode(PayReply, await pair.replay(Pay((), None))).seq == 0
         assert pair.payee_books.accounts() == []
         assert pair.till.standings == {}
+
+    played(scenario)
+
+
+def test_a_lost_reply_leaves_no_dispute_on_one_side_only() -> None:
+    async def scenario(pair: Pair) -> None:
+        name = pair.store(pair.terms(1))
+        await pair.pay()
+        later(pair, DAY_MS)
+        pair._place(pair.placements[name].contract, PlacementState.LOST)  # as its renter thinks, wrongly
+        call, lost = pair.line.call, []
+
+        async def lossy(to: Peer, method: str, payload: bytes, *, deadline_seconds: float) -> bytes:
+            said = await call(to, method, payload, deadline_seconds=deadline_seconds)
+            if decode(Pay, payload).batches and not lost:
+                lost.append(payload)
+                raise UnreachableError("lost on the way back")
+            return said
+
+        pair.line.call = lossy
+        await pair.pay()
+        assert lost
+        claimed = pair.payee_books.account(pair.payer_key.node_id).disputed
+        assert claimed > 0
+        await pair.pay()
+        assert pair.payer_books.account(pair.payee_key.node_id).disputed == claimed
+        await pair.pay()
+        assert pair.payer_books.account(pair.payee_key.node_id).disputed == claimed
 
     played(scenario)

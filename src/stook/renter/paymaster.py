@@ -21,7 +21,7 @@ from stook.clock import Clock, Offload
 from stook.codec import decode, encode
 from stook.contracts.contract import Terms
 from stook.contracts.verdict import Verdict
-from stook.errors import ConflictError, PeerError
+from stook.errors import ConflictError, PeerError, RefusedError
 from stook.identity.accounts import account_of
 from stook.identity.keys import NodeKey, node_id_of
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey
@@ -327,9 +327,20 @@ class Paymaster:
                 changes.append(cheque)
             if changes:
                 await self._offload(lambda: self.books.post(*changes))
+        await self._ask_again(key, farmer, reply.seq)
         await self._deliver(key, farmer, reply)
         await self._note_cashed(key, farmer)
         return await self._offload(lambda: self.books.account(farmer)) or Account(key)
+
+    async def _ask_again(self, key: PublicKey, farmer: NodeId, seq: int) -> None:
+        """Of batches that the farmer has, fetch the agreements whose replies were lost."""
+        unanswered = await self._offload(partial(self.books.unanswered, farmer, seq, MAX_BATCHES))
+        if not unanswered:
+            return
+        with contextlib.suppress(RefusedError):  # it holds others: that is no reason not to pay it
+            reply = await self._ask(key, Pay(tuple(each.signed for each in unanswered), None))
+            account = await self._offload(lambda: self.books.account(farmer)) or Account(key)
+            await self._note(account, unanswered, reply)
 
     async def _deliver(self, key: PublicKey, farmer: NodeId, reply: PayReply) -> None:
         """Send what the farmer does not have, batch by batch, and the newest cheque with the last."""

@@ -165,6 +165,10 @@ class Books(Protocol):
         """Batches above `after`, in order."""
         ...
 
+    def unanswered(self, partner: NodeId, up_to: int, limit: int) -> list[KeptBatch]:
+        """Batches up to this one whose agreement never came, in order."""
+        ...
+
     def lines(
         self, partner: NodeId | None = None, after: int = 0, limit: int = -1, from_ms: int = 0, to_ms: int = 2**63 - 1
     ) -> list[Line]:
@@ -400,15 +404,17 @@ class SqliteBooks:
 
     def batches(self, partner: NodeId, after: int, limit: int) -> list[KeptBatch]:
         """See the port."""
-        found = self._rows(
-            "SELECT body, agreement FROM batches WHERE partner = ? AND seq > ? ORDER BY seq LIMIT ?",
-            partner,
-            after,
-            limit,
-        )
+        return self._batches("seq > ?", partner, after, limit)
+
+    def unanswered(self, partner: NodeId, up_to: int, limit: int) -> list[KeptBatch]:
+        """See the port."""
+        return self._batches("agreement IS NULL AND seq <= ?", partner, up_to, limit)
+
+    def _batches(self, which: str, *values: Any) -> list[KeptBatch]:
+        query = f"SELECT body, agreement FROM batches WHERE partner = ? AND {which} ORDER BY seq LIMIT ?"
         return [
             KeptBatch(self._read(SignedBatch, body), None if agreement is None else self._read(Agreement, agreement))
-            for body, agreement in found
+            for body, agreement in self._rows(query, *values)
         ]
 
     # -- lines
