@@ -7,7 +7,7 @@ else: what is unpaid is added up by a chore, what is served is counted in memory
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -73,7 +73,6 @@ class Till:
         log: FilteringBoundLogger,
         rules: CreditRules | None = None,
         chain: Offload | None = None,
-        on_drop: Callable[[PublicKey], None] | None = None,
     ) -> None:
         self._key = key
         self._network = network
@@ -86,7 +85,6 @@ class Till:
         """For what may ask the settlement: a chain that hangs holds up no disk."""
         self._log = log
         self._rules = rules if rules is not None else CreditRules()
-        self._on_drop = on_drop
         self._started_ms = clock.now_ms()
         self._alone: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
         self._served: dict[tuple[PublicKey, int], _Served] = {}
@@ -350,8 +348,6 @@ class Till:
         if before is None or before.step is not step:
             log = self._log.info if step is Step.SERVE else self._log.warning
             log("renter's standing", renter=partner.hex(), step=step.value, unpaid=owed.total)
-        if step is Step.DROP and self._on_drop is not None:
-            self._on_drop(renter)
 
     def _uncovered(self, account: Account) -> int:
         """What of the cheque held could not be redeemed now: others may have been faster, or money was asked back."""
@@ -360,12 +356,6 @@ class Till:
         drawer = self.settlement.drawer(account.partner_key, self._key.public_key, account.cheque.cheque.chequebook)
         covered = self.settlement.covered(drawer)
         return 0 if covered is None else max(0, account.drawn - covered)
-
-    # --- cashing -----------------------------------------------------------------------------------------------------
-
-    async def cash(self, partner: NodeId) -> Cashed | None:
-        """Redeem the cheque held of this renter; None when there is none, or nothing new in it."""
-        return await self._chain(lambda: cash(self.books, self.settlement, self._key, partner, self._clock.now_ms()))
 
 
 def cash(books: Books, settlement: Settlement, key: NodeKey, partner: NodeId, now_ms: int) -> Cashed | None:
