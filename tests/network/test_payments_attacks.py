@@ -25,6 +25,7 @@ from stook.payments.batch import (
     sign_batch,
 )
 from stook.payments.cheque import Drawer
+from stook.payments.enforcement import Step
 from stook.payments.messages import Order, Pay, PayMethod, PayReply
 from stook.payments.orders import MAX_PRICES, sign_order
 from stook.payments.settlement import LedgerSettlement
@@ -409,5 +410,21 @@ def test_a_lost_reply_leaves_no_dispute_on_one_side_only() -> None:
         assert pair.payer_books.account(pair.payee_key.node_id).disputed == claimed
         await pair.pay()
         assert pair.payer_books.account(pair.payee_key.node_id).disputed == claimed
+
+    played(scenario)
+
+
+@pytest.mark.parametrize("admits", [True, False])
+def test_batches_without_cheques_make_no_debt_younger(admits: bool) -> None:
+    async def scenario(pair: Pair) -> None:
+        terms = pair.terms(1)
+        name, liar, owed = pair.store(terms), Liar(pair), 0
+        await liar.send(Opening(name, 0, terms.begin_ms if admits else terms.end_ms))
+        for _ in range(9):
+            later(pair, DAY_MS)
+            owed += DAILY if admits else 0
+            await liar.send(to_ms=pair.payer_clock.now_ms(), storage=DAILY if admits else 0, owed=owed)
+        await pair.till.collect()
+        assert pair.till.standings[pair.payer_key.public_key].step is Step.STOP
 
     played(scenario)

@@ -342,12 +342,29 @@ class Till:
         }
         account = self.books.account(partner)
         uncovered = self._uncovered(account) if account is not None else 0
-        owed = unpaid(account, self.books.open_spans(partner), held, unsigned, now, uncovered)
+        owed = unpaid(account, self.books.open_spans(partner), held, unsigned, now, uncovered, self._since(account))
         step, before = decide(owed, self._rules, now), self.standings.get(renter)
         self.standings[renter] = RenterStanding(step, owed)
         if before is None or before.step is not step:
             log = self._log.info if step is Step.SERVE else self._log.warning
             log("renter's standing", renter=partner.hex(), step=step.value, unpaid=owed.total)
+
+    def _since(self, account: Account | None) -> int:
+        """Where the first batch began that is not paid in whole, or that we disputed; 0: there is none."""
+        if account is None:
+            return 0
+        paid, low, high = account.drawn + account.bartered, 1, account.seq
+        found = [line.at_ms for line in self.books.disputes(account.partner, 1)] if account.disputed else []
+        if account.owed > paid:
+            while low < high:  # sums only grow along the chain
+                middle = (low + high) // 2
+                kept = self.books.batch(account.partner, middle)
+                low, high = (
+                    (low, middle) if kept is None or narrow(kept.signed.batch.owed) > paid else (middle + 1, high)
+                )
+            first = self.books.batch(account.partner, low)
+            found += [first.signed.batch.from_ms] if first is not None else []
+        return min(found, default=0)
 
     def _uncovered(self, account: Account) -> int:
         """What of the cheque held could not be redeemed now: others may have been faster, or money was asked back."""

@@ -175,6 +175,10 @@ class Books(Protocol):
         """Lines with numbers above `after` written in [from_ms, to_ms), in order."""
         ...
 
+    def disputes(self, partner: NodeId, limit: int) -> list[Line]:
+        """The first lines of what was disputed with this node, in order."""
+        ...
+
     def line(self, number: int) -> Line | None:
         """One line, or None."""
         ...
@@ -426,6 +430,11 @@ class SqliteBooks:
         who, values = ("partner = ? AND ", [partner]) if partner is not None else ("", [])
         where = f"WHERE {who}number > ? AND at_ms >= ? AND at_ms < ? ORDER BY number LIMIT ?"
         return [_line(row) for row in self._rows(f"{_LINE} {where}", *values, after, from_ms, to_ms, limit)]
+
+    def disputes(self, partner: NodeId, limit: int) -> list[Line]:
+        """See the port."""
+        where = "WHERE partner = ? AND kind = ? ORDER BY number LIMIT ?"
+        return [_line(row) for row in self._rows(f"{_LINE} {where}", partner, Kind.DISPUTED.value, limit)]
 
     def line(self, number: int) -> Line | None:
         """See the port."""
