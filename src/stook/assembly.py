@@ -381,6 +381,13 @@ def settlement_of(settings: Settings, key: NodeKey) -> SettlementPort:
     return EvmSettlement(pay.chain, key, token=pay.token, chequebook=pay.chequebook)
 
 
+def _chain_thread(stack: AsyncExitStack) -> ThreadOffload:
+    """One thread for what may wait for a chain; it is made with the first call."""
+    offload = ThreadOffload(1, "stook-chain")
+    stack.callback(offload.close)
+    return offload
+
+
 def open_books(home: Path) -> SqliteBooks:
     """The books in `home`, made when there are none."""
     return SqliteBooks(home / BOOKS_FILE)
@@ -463,6 +470,7 @@ async def run_farmer(home: Path, *, passphrase: str | None = None) -> AsyncItera
             neighbourhood=overlay,
             books=stack.enter_context(open_books(home)),
             settlement=settlement_of(settings, key),
+            chain=_chain_thread(stack),
             records=records,
         )
         if overlay is not None:
@@ -731,6 +739,7 @@ async def _agent_parts(
             on_error=lambda chore, error: log.warning("chore failed", chore=chore, why=str(error)),
             books=books,
             settlement=settlement_of(settings, key),
+            chain=_chain_thread(stack),
         )
         await agent.open()
         stack.push_async_callback(agent.aclose)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from msgspec import structs
 
 from stook.codec import decode, encode
-from stook.money import MAX_AMOUNT, narrow, wide
+from stook.errors import ConfigError, RefusedError, UnreachableError
+from stook.ids import PublicKey
+from stook.money import MAX_AMOUNT, Amount, narrow, wide
 from stook.payments.batch import (
     Agreement,
     Batch,
@@ -20,12 +24,16 @@ from stook.payments.batch import (
     sign_agreement,
     sign_batch,
 )
-from stook.payments.messages import Pay, PayMethod, PayReply
+from stook.payments.cheque import Drawer
+from stook.payments.enforcement import Step
+from stook.payments.messages import Order, Pay, PayMethod, PayReply
 from stook.payments.orders import MAX_PRICES, sign_order
+from stook.payments.settlement import LedgerSettlement
 from stook.sim.dice import Dice
 from stook.sim.factories import NETWORK
 from stook.sim.loop import run
 from stook.sim.pay_pair import DAY_MS, MIB, STORAGE_PRICE, DyingBooks, Pair
+from stook.storage.renter_ports import PlacementState
 from stook.wire.endpoint import Peer
 
 DAILY = -(-STORAGE_PRICE * MIB * 24 // (1 << 30))
@@ -289,5 +297,134 @@ def test_a_batch_at_a_ninth_price_is_refused_in_words() -> None:
         )
         pair.payer_books.add_orders(them, [sign_order(me, NETWORK, them, MAX_PRICES + 1, 1, 1)], 1)
         assert (await pair.paymaster.pay_all()).unreached == 1
+
+    played(scenario)
+
+
+def test_lost_books_do_not_pay_again_from_a_new_chequebook() -> None:
+    class Elsewhere(LedgerSettlement):
+        def drawer(self, payer: PublicKey, payee: PublicKey, chequebook: bytes) -> Drawer:
+            return replace(super().drawer(payer, payee, chequebook), chequebook=bytes(20))
+
+    async def scenario(pair: Pair) -> None:
+        pair.store(pair.terms(1))
+        await pair.pay()
+        later(pair, DAY_MS)
+        await pair.pay()
+        pair.payer_books = DyingBooks(pair.dice.child("again"), 0.0)
+        pair.start_payer()
+        pair.paymaster.settlement = Elsewhere(NETWORK)
+        later(pair, DAY_MS)
+        with pytest.raises(ConfigError, match="drawn on"):
+            await pair.pay()
+        assert len({each.cheque.chequebook for each in pair.line.cheques}) == 1
+
+    played(scenario)
+
+
+class Watched(LedgerSettlement):
+    """A settlement that notes what it is asked, and whether through its own thread."""
+
+    def __init__(self) -> None:
+        super().__init__(NETWORK)
+        self.asked: list[str] = []
+        self.inside = False
+
+    async def chain(self, work: Callable[[], object], /) -> object:
+        self.inside = True
+        try:
+            return work()
+        finally:
+            self.inside = False
+
+    def drawer(self, payer: PublicKey, payee: PublicKey, chequebook: bytes) -> Drawer:
+        assert self.inside
+        return super().drawer(payer, payee, chequebook)
+
+    def covered(self, drawer: Drawer) -> int | None:
+        assert self.inside
+        self.asked.append("covered")
+        return super().covered(drawer)
+
+    def paid_out(self, drawer: Drawer) -> Amount:
+        assert self.inside
+        return super().paid_out(drawer)
+
+
+def test_the_chain_is_asked_in_its_own_thread_and_not_about_bad_cheques() -> None:
+    async def scenario(pair: Pair) -> None:
+        ours, theirs = Watched(), Watched()
+        pair.paymaster.settlement, pair.paymaster._chain = ours, ours.chain
+        pair.till.settlement, pair.till._chain = theirs, theirs.chain
+        pair.store(pair.terms(1))
+        await pair.pay()
+        later(pair, DAY_MS)
+        assert (await pair.paymaster.pay_all()).paid == 1
+        assert theirs.asked
+        cheque = pair.payer_books.account(pair.payee_key.node_id).cheque
+        bad = structs.replace(cheque, cheque=structs.replace(cheque.cheque, serial=9))
+        theirs.asked.clear()
+        with pytest.raises(RefusedError):
+            await pair.replay(Pay((), bad))
+        assert theirs.asked == []
+
+    played(scenario)
+
+
+def test_a_stranger_writes_nothing_into_the_books() -> None:
+    async def scenario(pair: Pair) -> None:
+        with pytest.raises(RefusedError, match="no contract"):
+            await Liar(pair).send(owed=MAX_AMOUNT, storage=MAX_AMOUNT)
+        order = sign_order(pair.payer_key, NETWORK, pair.payee_key.public_key, 5, 10, 1)
+        for request in (Order((order,)), Order(())):
+            with contextlib.suppress(RefusedError):
+                await pair.line.call(Peer(pair.payee_key.node_id), PayMethod.ORDER, encode(request), deadline_seconds=1)
+        assert decode(PayReply, await pair.replay(Pay((), None))).seq == 0
+        assert pair.payee_books.accounts() == []
+        assert pair.till.standings == {}
+
+    played(scenario)
+
+
+def test_a_lost_reply_leaves_no_dispute_on_one_side_only() -> None:
+    async def scenario(pair: Pair) -> None:
+        name = pair.store(pair.terms(1))
+        await pair.pay()
+        later(pair, DAY_MS)
+        pair._place(pair.placements[name].contract, PlacementState.LOST)  # as its renter thinks, wrongly
+        call, lost = pair.line.call, []
+
+        async def lossy(to: Peer, method: str, payload: bytes, *, deadline_seconds: float) -> bytes:
+            said = await call(to, method, payload, deadline_seconds=deadline_seconds)
+            if decode(Pay, payload).batches and not lost:
+                lost.append(payload)
+                raise UnreachableError("lost on the way back")
+            return said
+
+        pair.line.call = lossy
+        await pair.pay()
+        assert lost
+        claimed = pair.payee_books.account(pair.payer_key.node_id).disputed
+        assert claimed > 0
+        await pair.pay()
+        assert pair.payer_books.account(pair.payee_key.node_id).disputed == claimed
+        await pair.pay()
+        assert pair.payer_books.account(pair.payee_key.node_id).disputed == claimed
+
+    played(scenario)
+
+
+@pytest.mark.parametrize("admits", [True, False])
+def test_batches_without_cheques_make_no_debt_younger(admits: bool) -> None:
+    async def scenario(pair: Pair) -> None:
+        terms = pair.terms(1)
+        name, liar, owed = pair.store(terms), Liar(pair), 0
+        await liar.send(Opening(name, 0, terms.begin_ms if admits else terms.end_ms))
+        for _ in range(9):
+            later(pair, DAY_MS)
+            owed += DAILY if admits else 0
+            await liar.send(to_ms=pair.payer_clock.now_ms(), storage=DAILY if admits else 0, owed=owed)
+        await pair.till.collect()
+        assert pair.till.standings[pair.payer_key.public_key].step is Step.STOP
 
     played(scenario)

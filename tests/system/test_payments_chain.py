@@ -7,15 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+import structlog
 
 from contract_samples import NETWORK
+from stook.assembly import SystemClock
 from stook.cli.dev_node import GAS_MONEY, DevNode, find_anvil
-from stook.errors import ConfigError, EnvironmentFault, UserError
+from stook.errors import ConfigError, EnvironmentFault, RefusedError, UserError
+from stook.farmer.till import Till, cash
 from stook.identity.accounts import account_of, keccak256, recoverable
 from stook.identity.keys import CURVE_ORDER, NodeKey
 from stook.money import wide
+from stook.payments.account import Account, Change
 from stook.payments.cheque import Cheque, Drawer, Fault, SignedCheque, draw_cheque, judge
-from stook.payments.evm import Chain, Chequebook, EvmSettlement, Token
+from stook.payments.evm import MIN_DELAY_SECONDS, Chain, Chequebook, EvmSettlement, Token
+from stook.sim.loop import InlineOffload
+from stook.storage.books import SqliteBooks
+from stook.storage.memory import MemoryContractStore
 
 pytestmark = [
     pytest.mark.system,
@@ -23,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:websockets"),
 ]
 RENTER, FARMER, OTHER = (NodeKey.from_secret(bytes((n,)) * 32) for n in (11, 12, 13))
-DELAY = 3600
+DELAY = 86_400
 SUPPLY = 10**24
 
 
@@ -301,3 +308,54 @@ def test_settings_that_are_missing() -> None:
     with pytest.raises(EnvironmentFault):
         Chain("http://127.0.0.1:1", FARMER).chain_id  # noqa: B018
     assert NETWORK
+
+
+def till_of(world: World, books: SqliteBooks) -> Till:
+    return Till(
+        key=FARMER,
+        network=NETWORK,
+        contracts=MemoryContractStore(),
+        books=books,
+        settlement=world.settlement(token="0x" + world.token.address.hex()),
+        clock=SystemClock(),
+        offload=InlineOffload(),
+        log=structlog.get_logger(),
+    )
+
+
+def test_a_made_up_sum_paid_out_covers_nothing_and_is_not_booked(world: World) -> None:
+    """Whoever deploys may write any storage before our code is there: no check of the code sees it."""
+    drawer = world.drawer()
+    slot = keccak256(bytes(32) + drawer.beneficiary.rjust(32, b"\0"))
+    forged = "0x" + (10**24).to_bytes(32, "big").hex()
+    world.renter.request("anvil_setStorageAt", "0x" + world.book.address.hex(), "0x" + slot.hex(), forged)
+    assert world.book.paid_out(drawer.beneficiary) == 10**24
+    signed = world.cheque(1000)
+    with SqliteBooks(":memory:") as books:
+        till = till_of(world, books)
+        with pytest.raises(RefusedError, match="uncovered"):
+            till._deposit(RENTER.public_key, RENTER.node_id, signed)
+        account = Account(RENTER.public_key, cheque=signed, delivered=signed.cheque.amount)
+        books.post(Change(account))
+        cash(books, till.settlement, FARMER, RENTER.node_id, 1)
+        assert books.account(RENTER.node_id).cashed == 0
+        assert world.earned == 0
+
+
+def test_what_was_paid_unseen_is_found_and_booked(world: World) -> None:
+    """Killed between redeeming and writing it down, or redeemed by others: what came counts, and the next is taken."""
+    with SqliteBooks(":memory:") as books:
+        till = till_of(world, books)
+        till._deposit(RENTER.public_key, RENTER.node_id, world.cheque(1000))
+        assert world.book.redeem_many(RENTER.public_key, [books.account(RENTER.node_id).cheque])[0] == 1000
+        till._deposit(RENTER.public_key, RENTER.node_id, world.cheque(1500))
+        assert cash(books, till.settlement, FARMER, RENTER.node_id, 1).paid == 500
+        assert books.account(RENTER.node_id).cashed == 1500 == world.earned
+
+
+def test_a_chequebook_that_lets_go_at_once_covers_nothing(world: World) -> None:
+    for delay, covered in ((0, 0), (MIN_DELAY_SECONDS - 1, 0), (MIN_DELAY_SECONDS, 1_000)):
+        book = Chequebook.deploy(world.renter, world.token.address, account_of(RENTER.public_key), delay)
+        world.token.transfer(book.address, 1_000)
+        drawer = Drawer(RENTER.public_key, world.renter.chain_id, book.address, account_of(FARMER.public_key))
+        assert world.settlement().covered(drawer) == covered

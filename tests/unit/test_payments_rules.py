@@ -10,6 +10,7 @@ from msgspec import structs
 from contract_samples import FARMER, NETWORK, NOW_MS, OTHER, RENTER
 from payment_samples import DRAWER, Pair, evm_cheque, facts, held, order
 from stook.contracts.negotiation import DAY_MS, HOUR_MS
+from stook.errors import ConfigError
 from stook.identity.keys import CURVE_ORDER
 from stook.money import narrow, wide
 from stook.payments.account import Account
@@ -18,7 +19,7 @@ from stook.payments.batch import MAX_CHANGES, BatchKind, Reason, sign_batch
 from stook.payments.cheque import Fault, SignedCheque, draw_cheque, judge
 from stook.payments.enforcement import CreditRules, Step, decide, unpaid
 from stook.payments.orders import MAX_PRICES, newest
-from stook.payments.posting import Known, Standing, draw_up, pay_up, take
+from stook.payments.posting import Known, Standing, deposit, draw_up, pay_up, take
 from stook.payments.statement import compare, forecast, statement
 
 LAST = draw_cheque(DRAWER, RENTER, None, 1000)
@@ -215,3 +216,17 @@ def test_more_renewals_and_returns_than_a_batch_has_room_for_are_agreed() -> Non
     assert len(agreements) > 1
     assert all(each.agreed for each in agreements), [each.detail for each in agreements]
     assert pair.spans["payer"].keys() == pair.spans["payee"].keys() == {each.contract_id for each in many}
+
+
+def test_a_sum_is_never_drawn_on_a_second_chequebook() -> None:
+    pair, other = Pair(), replace(DRAWER, chequebook=bytes(20))
+    pair.round(facts(NOW_MS + DAY_MS, held(1)))
+    pair.post("payer", pay_up(pair.payer, DRAWER, RENTER, NOW_MS))
+    pair.post("payee", deposit(pair.payee, pair.payer.cheque, DRAWER, None, NOW_MS).change)
+    pair.round(facts(NOW_MS + 2 * DAY_MS, held(1)))
+    with pytest.raises(ConfigError, match="drawn on"):
+        pay_up(pair.payer, other, RENTER, NOW_MS)
+    elsewhere = draw_cheque(other, RENTER, pair.payer.cheque, pair.payer.owed)
+    refused = deposit(pair.payee, elsewhere, other, None, NOW_MS)
+    assert refused.change is None
+    assert refused.judgement.fault is Fault.CHEQUEBOOK

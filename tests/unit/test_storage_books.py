@@ -13,8 +13,9 @@ from contract_samples import FARMER, NETWORK, NOW_MS, OTHER, RENTER
 from payment_samples import DRAWER, facts, held, order
 from stook.contracts.negotiation import DAY_MS
 from stook.errors import ConfigError, ConflictError, CorruptionError, EnvironmentFault
+from stook.money import MAX_AMOUNT, Amount
 from stook.payments.account import Account, Change
-from stook.payments.ledger import Book
+from stook.payments.ledger import Book, Kind, Line, Side
 from stook.payments.orders import sign_order
 from stook.payments.posting import draw_up, pay_up
 from stook.storage.books import SqliteBooks
@@ -136,3 +137,16 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
         SqliteBooks(tmp_path / "books.db")
     with pytest.raises(EnvironmentFault):
         SqliteBooks(tmp_path / "nowhere" / "books.db")
+
+
+def test_balances_are_beyond_any_single_sum() -> None:
+    with SqliteBooks(":memory:") as books:
+        for partner in (FARMER, OTHER):
+            account = Account(partner.public_key)
+            books.post(
+                Change(
+                    account,
+                    lines=(Line(account.partner, 1, 1, Side.PAYEE, Kind.STORAGE, Amount(MAX_AMOUNT), b"", b"", 1),),
+                )
+            )
+        assert books.balances() == {Book.RECEIVABLE: 2 * MAX_AMOUNT, Book.INCOME_STORAGE: -2 * MAX_AMOUNT}

@@ -72,6 +72,7 @@ class Farmer:
         neighbourhood: Neighbourhood | None = None,
         books: Books | None = None,
         settlement: Settlement | None = None,
+        chain: Offload | None = None,
         records: RecordShelf | None = None,
         log: FilteringBoundLogger | None = None,
     ) -> None:
@@ -88,6 +89,7 @@ class Farmer:
                 offload=offload,
                 log=log,
                 rules=settings.credit,
+                chain=chain,
             )
         self._parts = Parts(
             key=key,

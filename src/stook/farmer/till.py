@@ -7,7 +7,7 @@ else: what is unpaid is added up by a chore, what is served is counted in memory
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -24,7 +24,7 @@ from stook.ids import ContractId, NetworkId, NodeId, PublicKey
 from stook.money import narrow, wide
 from stook.payments.account import Account, Change
 from stook.payments.batch import Agreement, Batch, BatchKind, SignedBatch, is_batch
-from stook.payments.cheque import SignedCheque
+from stook.payments.cheque import Drawer, SignedCheque, judge
 from stook.payments.enforcement import CreditRules, Step, Unpaid, decide, unpaid
 from stook.payments.ledger import Side
 from stook.payments.messages import Order, OrderReply, Pay, PayReply
@@ -72,7 +72,7 @@ class Till:
         offload: Offload,
         log: FilteringBoundLogger,
         rules: CreditRules | None = None,
-        on_drop: Callable[[PublicKey], None] | None = None,
+        chain: Offload | None = None,
     ) -> None:
         self._key = key
         self._network = network
@@ -81,9 +81,10 @@ class Till:
         self.settlement = settlement
         self._clock = clock
         self._offload = offload
+        self._chain = chain if chain is not None else offload
+        """For what may ask the settlement: a chain that hangs holds up no disk."""
         self._log = log
         self._rules = rules if rules is not None else CreditRules()
-        self._on_drop = on_drop
         self._started_ms = clock.now_ms()
         self._alone: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
         self._served: dict[tuple[PublicKey, int], _Served] = {}
@@ -145,6 +146,8 @@ class Till:
         for each in request.orders:
             if not is_order(each, self._network, renter, self._key.public_key):
                 raise MisbehaviourError(ReasonCode.BAD_SIGNATURE, "an order that the caller did not sign for us")
+        if request.orders:
+            self._expect(renter)
         known = self.books.account(node_id_of(renter)) or Account(renter)
         try:
             newest(known.orders, request.orders)
@@ -161,22 +164,33 @@ class Till:
         request, renter = decode(Pay, payload), exchange.peer_key
         lock = self._alone.setdefault(exchange.peer_id, asyncio.Lock())
         async with lock:
-            reply = await self._offload(lambda: self._take_all(renter, request))
+            if request.batches or request.cheque:
+                await self._offload(lambda: self._expect(renter))
+            agreements = await self._offload(lambda: self._take_all(renter, request))
+            if (cheque := request.cheque) is not None:
+                await self._chain(lambda: self._deposit(renter, node_id_of(renter), cheque))
+            reply = await self._offload(lambda: self._reply(renter, agreements))
         if request.batches or request.cheque:
-            await self._offload(lambda: self._add_up(renter))
+            await self._chain(lambda: self._add_up(renter))
         await exchange.reply(encode(reply))
 
-    def _take_all(self, renter: PublicKey, request: Pay) -> PayReply:
+    def _expect(self, renter: PublicKey) -> None:
+        """Raise UNKNOWN_CONTRACT for who never had a contract here: nothing of a stranger's is written down."""
+        account = self.books.account(node_id_of(renter))
+        if (account is None or not account.seq) and not self._contracts.owned_by(renter, b"", 1):
+            raise RefusedError(ReasonCode.UNKNOWN_CONTRACT, "no contract of yours is here, and none was paid for")
+
+    def _take_all(self, renter: PublicKey, request: Pay) -> tuple[Agreement, ...]:
+        return tuple(self._take(renter, node_id_of(renter), signed) for signed in request.batches)
+
+    def _reply(self, renter: PublicKey, agreements: tuple[Agreement, ...]) -> PayReply:
         partner = node_id_of(renter)
-        agreements = [self._take(renter, partner, signed) for signed in request.batches]
-        if request.cheque is not None:
-            self._deposit(renter, partner, request.cheque)
         account = self.books.account(partner) or Account(renter)
         last = self.books.batch(partner, account.seq) if account.seq else None
         self._signed_for(account)
         return PayReply(
             seq=account.seq,
-            agreements=tuple(agreements),
+            agreements=agreements,
             paid=wide(account.drawn),
             last_batch=last.signed if last is not None else None,
             last_cheque=account.cheque,
@@ -268,9 +282,9 @@ class Till:
 
     def _deposit(self, renter: PublicKey, partner: NodeId, signed: SignedCheque) -> None:
         drawer = self.settlement.drawer(renter, self._key.public_key, signed.cheque.chequebook)
-        covered = self.settlement.covered(drawer)
         for _ in range(_TRIES):
             account = self.books.account(partner) or Account(renter)
+            covered = self._cover(account, drawer, signed)
             taken = deposit(account, signed, drawer, covered, self._clock.now_ms())
             if taken.judgement.fault is not None:
                 self._log.warning("cheque refused", renter=partner.hex(), why=taken.judgement.fault.value)
@@ -284,6 +298,20 @@ class Till:
             return
         raise RefusedError(ReasonCode.BUSY, "somebody else writes into our books", retry_after_ms=1000)
 
+    def _cover(self, account: Account, drawer: Drawer, signed: SignedCheque) -> int | None:
+        """What stands behind a cheque; the chain is asked only about one that would be taken otherwise."""
+        judgement = judge(signed, drawer, account.cheque)
+        if judgement.fault is not None or judgement.again:
+            return None
+        covered, payable = self.settlement.covered(drawer), self.settlement.redeemable(drawer, signed)
+        if covered is None or payable is None or covered < signed.cheque.amount:
+            return covered
+        # The contract may have begun with a made-up sum paid out: only what was paid in truth needs no redeeming.
+        real = account.cashed + payable
+        if real < signed.cheque.amount:
+            real = self.settlement.received(drawer) + payable
+        return min(covered, real)
+
     # --- what is unpaid ----------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -295,7 +323,7 @@ class Till:
         """Add up what every renter owes and decide about it; how many are not served."""
         renters = await self._offload(self._renters)
         for renter in renters:
-            await self._offload(lambda renter=renter: self._add_up(renter))  # type: ignore[misc]
+            await self._chain(lambda renter=renter: self._add_up(renter))  # type: ignore[misc]
         return sum(each.step in (Step.STOP, Step.DROP) for each in self.standings.values())
 
     def _renters(self) -> list[PublicKey]:
@@ -314,14 +342,29 @@ class Till:
         }
         account = self.books.account(partner)
         uncovered = self._uncovered(account) if account is not None else 0
-        owed = unpaid(account, self.books.open_spans(partner), held, unsigned, now, uncovered)
+        owed = unpaid(account, self.books.open_spans(partner), held, unsigned, now, uncovered, self._since(account))
         step, before = decide(owed, self._rules, now), self.standings.get(renter)
         self.standings[renter] = RenterStanding(step, owed)
         if before is None or before.step is not step:
             log = self._log.info if step is Step.SERVE else self._log.warning
             log("renter's standing", renter=partner.hex(), step=step.value, unpaid=owed.total)
-        if step is Step.DROP and self._on_drop is not None:
-            self._on_drop(renter)
+
+    def _since(self, account: Account | None) -> int:
+        """Where the first batch began that is not paid in whole, or that we disputed; 0: there is none."""
+        if account is None:
+            return 0
+        paid, low, high = account.drawn + account.bartered, 1, account.seq
+        found = [line.at_ms for line in self.books.disputes(account.partner, 1)] if account.disputed else []
+        if account.owed > paid:
+            while low < high:  # sums only grow along the chain
+                middle = (low + high) // 2
+                kept = self.books.batch(account.partner, middle)
+                low, high = (
+                    (low, middle) if kept is None or narrow(kept.signed.batch.owed) > paid else (middle + 1, high)
+                )
+            first = self.books.batch(account.partner, low)
+            found += [first.signed.batch.from_ms] if first is not None else []
+        return min(found, default=0)
 
     def _uncovered(self, account: Account) -> int:
         """What of the cheque held could not be redeemed now: others may have been faster, or money was asked back."""
@@ -331,12 +374,6 @@ class Till:
         covered = self.settlement.covered(drawer)
         return 0 if covered is None else max(0, account.drawn - covered)
 
-    # --- cashing -----------------------------------------------------------------------------------------------------
-
-    async def cash(self, partner: NodeId) -> Cashed | None:
-        """Redeem the cheque held of this renter; None when there is none, or nothing new in it."""
-        return await self._offload(lambda: cash(self.books, self.settlement, self._key, partner, self._clock.now_ms()))
-
 
 def cash(books: Books, settlement: Settlement, key: NodeKey, partner: NodeId, now_ms: int) -> Cashed | None:
     """Redeem one partner's cheque and write down what came of it. Blocks."""
@@ -344,12 +381,15 @@ def cash(books: Books, settlement: Settlement, key: NodeKey, partner: NodeId, no
     if account is None or account.cheque is None or settlement.kind is Kind.LEDGER:
         return None
     drawer = settlement.drawer(account.partner_key, key.public_key, account.cheque.cheque.chequebook)
-    done = None
-    if account.drawn > settlement.paid_out(drawer):
+    done, before = None, account.cashed
+    if settlement.paid_out(drawer) > before:
+        before = max(before, settlement.received(drawer))  # killed before it was written down, or redeemed by others
+    if account.drawn > before:
         done = settlement.cash(drawer, account.cheque)
+    total = before + (done.paid if done is not None else 0)
     for _ in range(_TRIES):
-        account = books.account(partner)
-        change = cashed(account, Side.PAYEE, settlement.paid_out(drawer), now_ms) if account is not None else None
+        now = books.account(partner)
+        change = cashed(now, Side.PAYEE, total, now_ms) if now is not None else None
         if change is None:
             return done
         try:

@@ -66,10 +66,12 @@ def unpaid(
     unsigned_bytes: Mapping[int, int],
     now_ms: int,
     uncovered: int = 0,
+    since_ms: int = 0,
 ) -> Unpaid:
     """Add it up. `held` are the contracts stored here; `unsigned_bytes` were served by price beyond what was signed.
 
-    `uncovered` is what cheques say and nothing stands behind any more.
+    `uncovered` is what cheques say and nothing stands behind any more; `since_ms` is where the first batch began that is
+    not paid, or was disputed: a newer batch makes no debt younger.
     """
     accrued = grace = oldest = 0
     cut = account.cut_ms if account is not None else 0
@@ -87,7 +89,8 @@ def unpaid(
     billed = max(0, account.unpaid) + uncovered if account is not None else 0
     disputed = account.disputed if account is not None else 0
     if account is not None and (billed or disputed > account.owed // TOLERANCE):
-        oldest = min(oldest or cut, cut)
+        since = min(since_ms or cut, cut)
+        oldest = min(oldest or since, since)
     served = sum(download_cost(price, size) for price, size in unsigned_bytes.items())
     return Unpaid(Amount(accrued), Amount(billed), Amount(disputed), Amount(served), oldest, grace)
 

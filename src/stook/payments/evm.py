@@ -24,13 +24,15 @@ from stook.payments.settlement import Cashed
 
 try:
     from web3 import HTTPProvider, Web3
-    from web3.exceptions import Web3Exception
+    from web3.exceptions import ContractLogicError, Web3Exception
 except ImportError:  # said in words, when it is wanted
     Web3 = None  # type: ignore[misc, assignment, unused-ignore]
 
 CALL_SECONDS = 20
 RECEIPT_SECONDS = 120
 MAX_BATCH = 20
+MIN_DELAY_SECONDS = 86_400
+"""A chequebook whose owner gets money back sooner covers nothing: a farmer has to have time to redeem."""
 
 
 def artifact(name: str) -> dict[str, Any]:
@@ -135,6 +137,13 @@ class Token:
         """What an account has."""
         return int(self._chain.view(self._token.functions.balanceOf(Web3.to_checksum_address(account))))
 
+    def moved(self, source: bytes, to: bytes) -> int:
+        """What ever went from one account to another, by the token's own events."""
+        event = self._token.events.Transfer()
+        names = {"sender": Web3.to_checksum_address(source), "receiver": Web3.to_checksum_address(to)}
+        logs = self._chain.ask(lambda: event.get_logs(from_block=0, argument_filters=names))
+        return sum(int(each["args"]["value"]) for each in logs)
+
     def transfer(self, to: bytes, amount: int) -> Sent:
         """Send some of ours."""
         return self._chain.send(self._token.functions.transfer(Web3.to_checksum_address(to), amount))
@@ -178,6 +187,10 @@ class Chequebook:
         """What it pays in."""
         return bytes.fromhex(self._view("token")[2:])
 
+    def delay(self) -> int:
+        """Seconds between asking for money back and getting it."""
+        return int(self._view("delay"))
+
     def liquid(self) -> int:
         """What is neither reserved nor staked."""
         return int(self._view("liquid"))
@@ -189,6 +202,19 @@ class Chequebook:
     def covered(self, beneficiary: bytes) -> int:
         """What it can have paid this beneficiary in all."""
         return int(self._view("covered", Web3.to_checksum_address(beneficiary)))
+
+    def would_pay(self, issuer: PublicKey, signed: SignedCheque) -> int:
+        """What its beneficiary would be paid for a cheque now; nothing when the contract refuses it."""
+        to = Web3.to_checksum_address(signed.cheque.beneficiary)
+        call = self._book.functions.redeem(_redemption(issuer, signed), to)
+
+        def work() -> int:
+            try:
+                return int(call.call({"from": to}))
+            except ContractLogicError:
+                return 0
+
+        return int(self._chain.ask(work))
 
     def redeem(self, issuer: PublicKey, signed: SignedCheque, recipient: bytes) -> tuple[int, Sent]:
         """Bring a cheque; what was paid, which may be less than it says."""
@@ -263,16 +289,29 @@ class EvmSettlement:
         return Drawer(payer, self.chain.chain_id, named, account_of(payee))
 
     def covered(self, drawer: Drawer) -> int:
-        """Nothing when the contract is not the one we know, is another's, or pays in another token."""
+        """Nothing when the contract is not the one we know, is another's, pays in another token, or lets go too soon.
+
+        Its code is what we know; what its maker wrote into its storage is not, and so `redeemable` tries it.
+        """
         book = Chequebook(self.chain, drawer.chequebook)
         issuer = account_of(drawer.issuer)
         if (drawer.chequebook, issuer) not in self._ours:
             if not self.chain.is_ours("Chequebook", drawer.chequebook) or book.issuer() != issuer:
                 return 0
-            if self._token and book.token() != self._token:
+            if (self._token and book.token() != self._token) or book.delay() < MIN_DELAY_SECONDS:
                 return 0
             self._ours.add((drawer.chequebook, issuer))
         return book.covered(drawer.beneficiary)
+
+    def redeemable(self, drawer: Drawer, signed: SignedCheque) -> int | None:
+        """As the contract would pay it to its beneficiary at this moment."""
+        return Chequebook(self.chain, drawer.chequebook).would_pay(drawer.issuer, signed)
+
+    def received(self, drawer: Drawer) -> Amount:
+        """What the contract says it paid, as far as the token has moved."""
+        book = Chequebook(self.chain, drawer.chequebook)
+        moved = Token(self.chain, book.token()).moved(drawer.chequebook, drawer.beneficiary)
+        return Amount(min(book.paid_out(drawer.beneficiary), moved))
 
     def cash(self, drawer: Drawer, signed: SignedCheque) -> Cashed:
         """Redeem it to the beneficiary's own account."""

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from stook.contracts.contract import Terms
+from stook.errors import ConfigError
 from stook.identity.keys import SigningKey, node_id_of
 from stook.ids import ContractId, NetworkId
 from stook.money import Amount, narrow, wide
@@ -27,7 +28,7 @@ from stook.payments.batch import (
     sign_agreement,
     sign_batch,
 )
-from stook.payments.cheque import Drawer, Judgement, SignedCheque, draw_cheque, judge
+from stook.payments.cheque import Drawer, Fault, Judgement, SignedCheque, draw_cheque, judge
 from stook.payments.ledger import Kind, Line, Side
 from stook.payments.orders import SignedOrder, counts, newest
 from stook.payments.tariff import TARIFF_VERSION, Span, download_owed, storage_owed
@@ -271,14 +272,26 @@ def accrual_lines(side: Side, batch: Batch, at_ms: int) -> tuple[Line, ...]:
 
 
 def pay_up(account: Account, drawer: Drawer, key: SigningKey, now_ms: int) -> Change | None:
-    """A cheque over everything that is unpaid, to be stored before it is sent; None when nothing is."""
+    """A cheque over everything that is unpaid, to be stored before it is sent; None when nothing is.
+
+    Raises `ConfigError` when cheques were drawn elsewhere before: sums are kept for one chequebook, and what was paid
+    from the other would be paid again.
+    """
     if account.unpaid <= 0:
         return None
+    if account.cheque is not None and not drawn_on(account.cheque, drawer):
+        who, known = account.partner.hex()[:16], account.cheque.cheque.chequebook.hex()
+        raise ConfigError(f"cheques to {who} are drawn on 0x{known}: set that as `chequebook` again")
     # Books that were lost may have had a later cheque than the payee shows: no serial of theirs is signed again.
     least = now_ms if account.floor_seq else 1
     signed = draw_cheque(drawer, key, account.cheque, account.owed - account.bartered, least)
     line = _cheque_line(Side.PAYER, account, Kind.CHEQUE, account.unpaid, signed, now_ms)
     return Change(replace(account, cheque=signed), lines=(line,))
+
+
+def drawn_on(signed: SignedCheque, drawer: Drawer) -> bool:
+    """Whether a cheque is one of this chequebook."""
+    return (signed.cheque.chain_id, signed.cheque.chequebook) == (drawer.chain_id, drawer.chequebook)
 
 
 def acknowledged(account: Account, paid: int, now_ms: int) -> Change | None:
@@ -448,6 +461,8 @@ class Deposited:
 
 def deposit(account: Account, signed: SignedCheque, drawer: Drawer, covered: int | None, now_ms: int) -> Deposited:
     """Judge a cheque against the one held, and take it if it is good."""
+    if account.cheque is not None and not drawn_on(account.cheque, drawer):
+        return Deposited(Judgement(Fault.CHEQUEBOOK), None)
     judgement = judge(signed, drawer, account.cheque, covered)
     if judgement.fault is not None or judgement.again:
         return Deposited(judgement, None)

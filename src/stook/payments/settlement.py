@@ -39,6 +39,14 @@ class Settlement(Protocol):
         """What the chequebook can pay this beneficiary in all, paid out or not; None: nothing stands behind it."""
         ...
 
+    def redeemable(self, drawer: Drawer, signed: SignedCheque) -> int | None:
+        """What redeeming it now would pay, as tried without doing it; None: there is nowhere to redeem it."""
+        ...
+
+    def received(self, drawer: Drawer) -> Amount:
+        """What this beneficiary was truly paid, whatever the chequebook says of itself."""
+        ...
+
     def cash(self, drawer: Drawer, signed: SignedCheque) -> Cashed:
         """Redeem it. Raises `UserError` where there is nothing to redeem at, `EnvironmentFault` without a chain."""
         ...
@@ -63,6 +71,14 @@ class LedgerSettlement:
     def covered(self, drawer: Drawer) -> int | None:
         """Nothing stands behind them but their issuer."""
         return None
+
+    def redeemable(self, drawer: Drawer, signed: SignedCheque) -> int | None:
+        """Nowhere."""
+        return None
+
+    def received(self, drawer: Drawer) -> Amount:
+        """Nothing, ever."""
+        return Amount(0)
 
     def cash(self, drawer: Drawer, signed: SignedCheque) -> Cashed:
         """There is nowhere to go with it; what it says was acknowledged stays acknowledged."""

@@ -129,6 +129,7 @@ class LocalAgent:
         on_error: Callable[[str, Exception], None] = _silent,
         books: Books | None = None,
         settlement: Settlement | None = None,
+        chain: Offload | None = None,
     ) -> None:
         self._key = key
         self._mask_root = mask_root
@@ -238,6 +239,7 @@ class LocalAgent:
                 clock=clock,
                 offload=offload,
                 rules=options.pay,
+                chain=chain,
                 on_error=on_error,
             )
         care = options.care

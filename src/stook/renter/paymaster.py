@@ -21,13 +21,14 @@ from stook.clock import Clock, Offload
 from stook.codec import decode, encode
 from stook.contracts.contract import Terms
 from stook.contracts.verdict import Verdict
-from stook.errors import ConflictError, PeerError
+from stook.errors import ConflictError, PeerError, RefusedError
+from stook.identity.accounts import account_of
 from stook.identity.keys import NodeKey, node_id_of
 from stook.ids import ContractId, NetworkId, NodeId, PublicKey
 from stook.money import MAX_AMOUNT, Amount, narrow
 from stook.payments.account import Account, Change, KeptBatch
 from stook.payments.batch import is_agreement, is_batch
-from stook.payments.cheque import judge
+from stook.payments.cheque import Drawer, judge
 from stook.payments.ledger import Side
 from stook.payments.messages import MAX_BATCHES, Order, OrderReply, Pay, PayMethod, PayReply
 from stook.payments.orders import SIGN_EVERY_BYTES, SignedOrder, counts, is_order, newest, sign_order
@@ -135,6 +136,7 @@ class Paymaster:
         clock: Clock,
         offload: Offload,
         rules: PayRules = PayRules(),
+        chain: Offload | None = None,
         on_error: Callable[[str, Exception], None] = lambda _name, _error: None,
     ) -> None:
         self._endpoint = endpoint
@@ -146,6 +148,8 @@ class Paymaster:
         self.settlement = settlement
         self._clock = clock
         self._offload = offload
+        self._chain = chain if chain is not None else offload
+        """For what may ask the settlement: a chain that hangs holds up no disk."""
         self._rules = rules
         self._on_error = on_error
         self._alone: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
@@ -317,15 +321,26 @@ class Paymaster:
             changes = draw_up(account, spans, facts, self._network, self._key)
             last = changes[-1].account if changes else account
             last = replace(last, version=account.version + len(changes))
-            drawer = self.settlement.drawer(self._key.public_key, key, self._rules.chequebook)
+            drawer = await self._chain(lambda: self._drawer(key))
             cheque = pay_up(last, drawer, self._key, facts.now_ms)
             if cheque is not None:
                 changes.append(cheque)
             if changes:
                 await self._offload(lambda: self.books.post(*changes))
+        await self._ask_again(key, farmer, reply.seq)
         await self._deliver(key, farmer, reply)
         await self._note_cashed(key, farmer)
         return await self._offload(lambda: self.books.account(farmer)) or Account(key)
+
+    async def _ask_again(self, key: PublicKey, farmer: NodeId, seq: int) -> None:
+        """Of batches that the farmer has, fetch the agreements whose replies were lost."""
+        unanswered = await self._offload(partial(self.books.unanswered, farmer, seq, MAX_BATCHES))
+        if not unanswered:
+            return
+        with contextlib.suppress(RefusedError):  # it holds others: that is no reason not to pay it
+            reply = await self._ask(key, Pay(tuple(each.signed for each in unanswered), None))
+            account = await self._offload(lambda: self.books.account(farmer)) or Account(key)
+            await self._note(account, unanswered, reply)
 
     async def _deliver(self, key: PublicKey, farmer: NodeId, reply: PayReply) -> None:
         """Send what the farmer does not have, batch by batch, and the newest cheque with the last."""
@@ -371,11 +386,14 @@ class Paymaster:
             await self._note_cashed(account.partner_key, account.partner)
 
     async def _note_cashed(self, key: PublicKey, farmer: NodeId) -> None:
-        drawer = self.settlement.drawer(self._key.public_key, key, self._rules.chequebook)
-        paid_out = await self._offload(lambda: self.settlement.paid_out(drawer))
+        drawer = await self._chain(lambda: self._drawer(key))
+        paid_out = await self._chain(lambda: self.settlement.paid_out(drawer))
         account = await self._offload(lambda: self.books.account(farmer))
         if account is not None and account.cheque is not None and judge(account.cheque, drawer, None).fault is None:
             await self._post(cashed(account, Side.PAYER, min(paid_out, account.delivered), self._clock.now_ms()))
+
+    def _drawer(self, farmer: PublicKey) -> Drawer:
+        return self.settlement.drawer(self._key.public_key, farmer, self._rules.chequebook)
 
     async def _post(self, change: Change | None) -> None:
         if change is not None:
@@ -432,9 +450,12 @@ class Paymaster:
             raise ConflictError(
                 f"the farmer says {reply.seq} and shows batch {signed.batch.seq}; ours is {account.seq}"
             )
-        drawer = self.settlement.drawer(mine, account.partner_key, self._rules.chequebook)
-        if cheque is not None and judge(cheque, drawer, None).fault is not None:
-            cheque = None
+        if cheque is not None:
+            # Of whatever chequebook: the sum was paid, and `pay_up` goes on with no other.
+            said = cheque.cheque
+            drawer = Drawer(mine, said.chain_id, said.chequebook, account_of(account.partner_key))
+            if judge(cheque, drawer, None).fault is not None:
+                cheque = None
         batch, known = signed.batch, account.cheque
         if cheque is not None and cheque.cheque.amount > account.drawn:
             known = cheque

@@ -20,7 +20,7 @@ from stook.money import narrow, wide
 from stook.payments.account import Account, Change, KeptBatch
 from stook.payments.batch import Agreement, SignedBatch
 from stook.payments.cheque import SignedCheque
-from stook.payments.ledger import Book, Kind, Line, Side
+from stook.payments.ledger import ENTRIES, Book, Kind, Line, Side
 from stook.payments.orders import MAX_PRICES, SignedOrder
 from stook.payments.tariff import Span
 from stook.storage.database import use_wal
@@ -165,10 +165,18 @@ class Books(Protocol):
         """Batches above `after`, in order."""
         ...
 
+    def unanswered(self, partner: NodeId, up_to: int, limit: int) -> list[KeptBatch]:
+        """Batches up to this one whose agreement never came, in order."""
+        ...
+
     def lines(
         self, partner: NodeId | None = None, after: int = 0, limit: int = -1, from_ms: int = 0, to_ms: int = 2**63 - 1
     ) -> list[Line]:
         """Lines with numbers above `after` written in [from_ms, to_ms), in order."""
+        ...
+
+    def disputes(self, partner: NodeId, limit: int) -> list[Line]:
+        """The first lines of what was disputed with this node, in order."""
         ...
 
     def line(self, number: int) -> Line | None:
@@ -400,15 +408,17 @@ class SqliteBooks:
 
     def batches(self, partner: NodeId, after: int, limit: int) -> list[KeptBatch]:
         """See the port."""
-        found = self._rows(
-            "SELECT body, agreement FROM batches WHERE partner = ? AND seq > ? ORDER BY seq LIMIT ?",
-            partner,
-            after,
-            limit,
-        )
+        return self._batches("seq > ?", partner, after, limit)
+
+    def unanswered(self, partner: NodeId, up_to: int, limit: int) -> list[KeptBatch]:
+        """See the port."""
+        return self._batches("agreement IS NULL AND seq <= ?", partner, up_to, limit)
+
+    def _batches(self, which: str, *values: Any) -> list[KeptBatch]:
+        query = f"SELECT body, agreement FROM batches WHERE partner = ? AND {which} ORDER BY seq LIMIT ?"
         return [
             KeptBatch(self._read(SignedBatch, body), None if agreement is None else self._read(Agreement, agreement))
-            for body, agreement in found
+            for body, agreement in self._rows(query, *values)
         ]
 
     # -- lines
@@ -420,6 +430,11 @@ class SqliteBooks:
         who, values = ("partner = ? AND ", [partner]) if partner is not None else ("", [])
         where = f"WHERE {who}number > ? AND at_ms >= ? AND at_ms < ? ORDER BY number LIMIT ?"
         return [_line(row) for row in self._rows(f"{_LINE} {where}", *values, after, from_ms, to_ms, limit)]
+
+    def disputes(self, partner: NodeId, limit: int) -> list[Line]:
+        """See the port."""
+        where = "WHERE partner = ? AND kind = ? ORDER BY number LIMIT ?"
+        return [_line(row) for row in self._rows(f"{_LINE} {where}", partner, Kind.DISPUTED.value, limit)]
 
     def line(self, number: int) -> Line | None:
         """See the port."""
@@ -435,9 +450,10 @@ class SqliteBooks:
         for side, kind, amount in rows:
             sums[side, kind] = sums.get((side, kind), 0) + int.from_bytes(amount, "big")
         for (side, kind), total in sums.items():
-            line = Line(NodeId(b""), 0, 0, Side(side), Kind(kind), narrow(wide(total)), b"", b"", 1)
-            found[line.debit] = found.get(line.debit, 0) + total
-            found[line.credit] = found.get(line.credit, 0) - total
+            if (entry := ENTRIES.get((Side(side), Kind(kind)))) is not None:
+                debit, credit = entry
+                found[debit] = found.get(debit, 0) + total
+                found[credit] = found.get(credit, 0) - total
         return found
 
     # -- inside
