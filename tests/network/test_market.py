@@ -225,7 +225,7 @@ def test_capacity_is_heard_by_whom_it_serves() -> None:
 
 def test_on_a_line_that_loses_messages() -> None:
     async def main() -> None:
-        async with town(20, settings=stall(50), most=Prices(800, 4_000), path=LOSSY, seed=5) as net:
+        async with town(20, settings=stall(50), most=Prices(800, 4_000), path=LOSSY, seed=4) as net:
             await settle(net)
             result = await market_of(net).solicit(MIB, 16, offers_wanted=20)
             assert len(result.kept) >= 10
