@@ -235,6 +235,14 @@ class Endpoint:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def has_session(self, peer: NodeId) -> bool:
+        """Whether a call would use a session that is open, whoever opened it."""
+        return self._pool.find(peer) is not None
+
+    def dialled(self, peer: NodeId) -> tuple[str, int] | None:
+        """Where we called this peer and found it, as long as a session from there is open."""
+        return next((at for link in self._pool.links_with(peer) if (at := link.dialled) is not None), None)
+
     # --- what links tell ---------------------------------------------------------------------------------------------
 
     def link_opened(self, link: Link, opened: Opened) -> None:
