@@ -225,7 +225,7 @@ def test_capacity_is_heard_by_whom_it_serves() -> None:
 
 def test_on_a_line_that_loses_messages() -> None:
     async def main() -> None:
-        async with town(20, settings=stall(50), most=Prices(800, 4_000), path=LOSSY, seed=5) as net:
+        async with town(20, settings=stall(50), most=Prices(800, 4_000), path=LOSSY, seed=4) as net:
             await settle(net)
             result = await market_of(net).solicit(MIB, 16, offers_wanted=20)
             assert len(result.kept) >= 10
@@ -342,6 +342,37 @@ def test_a_draft_with_a_strangers_address_makes_each_farmer_try_it_once() -> Non
             assert sum(one.unreachable for one in statuses if one) >= 5
             assert all(one.passed_over.get("RATE_LIMITED", 0) >= 3 for one in statuses if one and one.unreachable)
             assert victim.farmer._parts.tally.requests[MarketMethod.OFFER] == before
+
+    run(main(), within_seconds=600)
+
+
+def test_a_false_draft_silences_no_renter_that_dealt_before() -> None:
+    async def main() -> None:
+        async with town(8) as net:
+            await settle(net)
+            market, clock = market_of(net), net.renter.clock
+            own = net.renter.endpoint.contact
+            assert own is not None
+            assert len((await market.solicit(MIB, 8, offers_wanted=8)).kept) >= 5
+            # A farmer's key, as anybody's: it says that it is where the renter is.
+            liar = net.farmers[7]
+            for turn in range(5):
+                now_ms = clock.now_ms()
+                contact = sign_contact(
+                    liar.key,
+                    network=net.world.network_id,
+                    addresses=own.contact.addresses,
+                    sequence=now_ms,
+                    issued_ms=now_ms,
+                )
+                rules = replace(net.renter.agent.rules, renter_key=liar.key.public_key)
+                draft = market_draft(rules, MIB, bytes((1, 2, 2, 2)), Prices(0, turn), now_ms)
+                contents = encode(Solicitation(draft, 1, 8, now_ms + 10_000, contact))
+                await liar.farmer._stall.pubsub.publish(topic_of(draft.criteria), contents)
+                await net.pass_seconds(15)
+            tallies = [farmer.farmer._stall.desk.tally for farmer in net.farmers[:7]]
+            assert sum(one.unreachable for one in tallies) >= 1
+            assert len((await market.solicit(MIB, 8, offers_wanted=8)).kept) >= 5
 
     run(main(), within_seconds=600)
 

@@ -10,6 +10,7 @@ import pytest
 
 from stook.codec import decode, encode
 from stook.errors import MalformedError, MisbehaviourError, ReasonCode, RefusedError
+from stook.identity.contact import SignedContact, sign_contact
 from stook.ids import NodeId
 from stook.overlay.messages import FindNode, FindValue, NodesReply, OverlayMethod, Store, StoreReply
 from stook.overlay.ports import Overlay
@@ -21,6 +22,7 @@ from stook.overlay.records import (
     sign_record,
 )
 from stook.overlay.service import OverlayNode, OverlaySettings
+from stook.sim.factories import NETWORK
 from stook.sim.loop import run
 from stook.sim.overlay_net import OverlayNet, OverlayPeer, address_of
 from stook.wire.endpoint import Peer
@@ -116,6 +118,24 @@ async def test_a_contact_that_was_only_named_or_only_called_us_is_in_no_table(ne
     assert victim.overlay.table.get(honest.node_id) is None, "not before it was called at its own address"
     await net.pass_seconds(10)
     assert victim.overlay.table.get(honest.node_id) is not None
+
+
+@scene(8)
+async def test_who_calls_us_counts_in_the_network_that_it_calls_from(net: OverlayNet) -> None:
+    victim = net.nodes[4].overlay
+    # All in one /24; each names an address elsewhere as its own, and answers over the session that it opened.
+    named: list[SignedContact] = []
+    for number in range(8):
+        liar = net.add(f"45.9.9.{number + 1}")
+        liar.seeds = []
+        await liar.start()
+        address = replace_host(liar.contact().contact.addresses[0], address_of(700 + number))
+        named.append(sign_contact(liar.key, network=NETWORK, addresses=[address], sequence=9, issued_ms=1))
+        liar.endpoint.contact = None if number % 2 else named[-1]
+        await liar.endpoint.ping(net.nodes[4].peer, deadline_seconds=10)
+    start = victim._searcher.acceptable(named)
+    found = await victim._searcher.search(named[0].node_id, victim._lookup_rules, start=start)
+    assert len({node.node_id for node in found.nodes} & {contact.node_id for contact in named}) == 3
 
 
 def replace_host(address: Any, host: str) -> Any:

@@ -215,6 +215,32 @@ def test_an_offer_binds_towards_one_renter_for_so_many_contracts_and_so_long() -
     assert quoted(announcement(), Prices(1, 9_999)).download_price_per_gib == 5_000
 
 
+def test_nobody_silences_a_renter_that_answered_before_by_naming_its_address() -> None:
+    callers = Callers(rest_ms=100, per_host=2, most=30)
+    place, beside = (Address(AddressKind.DIRECT, "a", port) for port in (1, 2))
+    callers.proved(b"renter", "a", 1)
+    # Somebody else answers there: that concerns who named it.
+    callers.failed([place], NOW_MS, b"liar", for_all=False)
+    assert not callers.may_call([place], NOW_MS, b"liar")
+    assert callers.may_call([place], NOW_MS, b"newcomer")
+    # The host has had enough, and still the one that was found there is called.
+    callers.failed([place], NOW_MS, b"another liar", for_all=False)
+    assert not callers.may_call([place], NOW_MS, b"newcomer")
+    assert not callers.may_call([beside], NOW_MS, b"renter")
+    assert callers.may_call([place], NOW_MS, b"renter")
+    # No address is blamed for who called us and does not answer.
+    for number in range(5):
+        callers.failed_over_its_session(NOW_MS, b"guest %d" % number)
+    assert not callers.may_call([Address(AddressKind.DIRECT, "c", 1)], NOW_MS, b"guest 1")
+    assert callers.may_call([Address(AddressKind.DIRECT, "c", 1)], NOW_MS, b"newcomer")
+    # Until it is there no more.
+    callers.failed([place], NOW_MS, b"renter")
+    assert not callers.may_call([place], NOW_MS, b"renter")
+    for number in range(40):
+        callers.proved(b"%d" % number, "b", 1)
+    assert len(callers._proved) == 30
+
+
 def test_a_stranger_is_called_once_about_one_thing_and_not_again_when_nobody_was_there() -> None:
     callers = Callers(rest_ms=100, per_host=2, most=3)
     first, second, third, other = (

@@ -108,12 +108,15 @@ class Quotes:
         return quote
 
 
+_NOWHERE = ("", 0)
+
+
 class Callers:
     """Which strangers a farmer calls: nobody twice about the same, no address that did not answer lately.
 
-    Anybody may publish a draft with somebody else's address. So an address that does not turn out to be the renter's is
-    left alone for a while, whoever names it, and so is a host with several such ports: a farmer can be made to try an
-    address, and no more than once, and a host, and no more than `per_host` times.
+    Anybody may publish a draft with somebody else's address. So an address at which nobody answers is left alone for a
+    while, whoever names it; one at which somebody else answers, when the same renter names it; and a host with several
+    of either, whoever does: a farmer can be made to try a host, and no more than `per_host` times.
     """
 
     def __init__(self, rest_ms: int = 10 * MINUTE_MS, per_host: int = 8, most: int = 4096) -> None:
@@ -121,7 +124,9 @@ class Callers:
         self.per_host = per_host
         self._most = most
         self._answered: OrderedDict[bytes, int] = OrderedDict()
-        self._resting: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._resting: OrderedDict[tuple[str, int, bytes], int] = OrderedDict()
+        """By address and whom it rests from; from everybody: no name."""
+        self._proved: OrderedDict[tuple[bytes, str, int], None] = OrderedDict()
 
     def first_time(self, solicitation: bytes, now_ms: int) -> bool:
         """Whether it was not answered yet; from now on it is."""
@@ -131,21 +136,46 @@ class Callers:
         self._answered[solicitation] = now_ms + self.rest_ms
         return True
 
-    def may_call(self, places: Iterable[Address], now_ms: int) -> bool:
-        """Whether none of these addresses failed us lately, nor too many others of their hosts."""
+    def may_call(self, places: Iterable[Address], now_ms: int, renter: bytes = b"") -> bool:
+        """Whether none of these addresses failed us lately, nor too many others of their hosts.
+
+        Where this renter itself has answered before it is called all the same, whatever others say of that address.
+        """
         _drop_old(self._resting, now_ms)
+        if (*_NOWHERE, renter) in self._resting:
+            return False
+        doubted = [place for place in places if (renter, place.host, place.port) not in self._proved]
+        if not doubted:
+            return True
         if len(self._resting) >= self._most:
             return False
-        hosts = Counter(host for host, _ in self._resting)
+        hosts = Counter(host for host, _, _ in self._resting)
         return not any(
-            (place.host, place.port) in self._resting or hosts[place.host] >= self.per_host for place in places
+            (place.host, place.port, b"") in self._resting
+            or (place.host, place.port, renter) in self._resting
+            or hosts[place.host] >= self.per_host
+            for place in doubted
         )
 
-    def failed(self, places: Iterable[Address], now_ms: int) -> None:
-        """Nobody there, or somebody else."""
+    def failed(self, places: Iterable[Address], now_ms: int, renter: bytes = b"", *, for_all: bool = True) -> None:
+        """The renter is not there; `for_all`: nor is anybody. Else only this renter is not called there again."""
         for place in places:
-            self._resting[place.host, place.port] = now_ms + self.rest_ms
-            self._resting.move_to_end((place.host, place.port))
+            self._proved.pop((renter, place.host, place.port), None)
+            resting = place.host, place.port, b"" if for_all else renter
+            self._resting[resting] = now_ms + self.rest_ms
+            self._resting.move_to_end(resting)
+
+    def failed_over_its_session(self, now_ms: int, renter: bytes) -> None:
+        """It did not answer where it had called us: no address that it names was tried, and none is to blame."""
+        self._resting[*_NOWHERE, renter] = now_ms + self.rest_ms
+        self._resting.move_to_end((*_NOWHERE, renter))
+
+    def proved(self, renter: bytes, host: str, port: int) -> None:
+        """We called there, and this renter answered."""
+        self._proved[renter, host, port] = None
+        self._proved.move_to_end((renter, host, port))
+        if len(self._proved) > self._most:
+            self._proved.popitem(last=False)
 
 
 def _drop_old(known: OrderedDict[Any, int], now_ms: int) -> None:

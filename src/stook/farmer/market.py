@@ -23,7 +23,15 @@ from stook.contracts.market import (
 )
 from stook.contracts.messages import MAX_ANNOUNCEMENTS
 from stook.contracts.topics import CONTRACT_PREFIX
-from stook.errors import EnvironmentFault, MalformedError, PeerError, ReasonCode, RefusedError
+from stook.errors import (
+    DeadlineError,
+    EnvironmentFault,
+    MalformedError,
+    PeerError,
+    ReasonCode,
+    RefusedError,
+    UnreachableError,
+)
 from stook.farmer.admission import Decline, Situation, decide
 from stook.farmer.asking import Callers, Quote, Quotes
 from stook.farmer.herald import Herald
@@ -110,7 +118,7 @@ class MarketDesk:
 
     async def _talk(self, found: Solicitation) -> None:
         parts, places = self._parts, found.contact.contact.addresses
-        if not self._callers.may_call(places, parts.clock.now_ms()):
+        if not self._callers.may_call(places, parts.clock.now_ms(), found.draft.renter_key):
             raise RefusedError(ReasonCode.RATE_LIMITED, "this renter's address did not answer lately")
         if not self._callers.first_time(found.digest, parts.clock.now_ms()):
             return
@@ -174,6 +182,7 @@ class MarketDesk:
             valid_until_ms=quote.valid_until_ms,
         )
         self.tally.offers_made += 1
+        was_here = self._endpoint.has_session(found.contact.node_id)
         try:
             answer = await self._endpoint.call(
                 Peer.of(found.contact), MarketMethod.OFFER, encode(request), deadline_seconds=OFFER_DEADLINE_SECONDS
@@ -185,14 +194,24 @@ class MarketDesk:
                 self.tally.refused[error.code] += 1
             else:
                 # Nobody is there, or somebody who is not the renter, or a renter that hears no offers.
-                self._callers.failed(found.contact.contact.addresses, parts.clock.now_ms())
+                self._failed(found, error, was_here=was_here)
                 self.tally.unreachable += 1
             return None
+        if (dialled := self._endpoint.dialled(found.contact.node_id)) is not None:
+            self._callers.proved(renter, *dialled)
         if reply.code:
             self._quotes.take_back(renter, quote)
         else:
             self.tally.offers_kept += 1
         return reply
+
+    def _failed(self, found: Solicitation, error: PeerError, *, was_here: bool) -> None:
+        renter, now_ms = found.draft.renter_key, self._parts.clock.now_ms()
+        if was_here:
+            self._callers.failed_over_its_session(now_ms, renter)
+        else:
+            nobody = isinstance(error, UnreachableError | DeadlineError)
+            self._callers.failed(found.contact.contact.addresses, now_ms, renter, for_all=nobody)
 
     # --- claims ------------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,9 @@ class Searcher:
         """Nodes that serve no overlay, and when that was found out."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._reached: OrderedDict[NodeId, str] = OrderedDict()
+        """The networks in which nodes were called at addresses of their own."""
+        self._sessions: OrderedDict[NodeId, str] = OrderedDict()
+        """The networks that sessions with nodes came from or led to, whatever addresses these name."""
 
     # --- what is heard -----------------------------------------------------------------------------------------------
 
@@ -99,6 +102,12 @@ class Searcher:
         else:
             self.table.renewed(node)
             self._consider(node)
+
+    def session_opened(self, peer: NodeId, host: str) -> None:
+        """There is a session with a peer, whoever opened it; `host` is where the other end is."""
+        alone = f"{host}:0"  # on our own LAN nobody shares a network with others
+        network = network_of(host, 0)
+        _put(self._sessions, peer, "" if network == alone else network)
 
     def called(self, peer: NodeId) -> None:
         """A peer asked us something."""
@@ -186,7 +195,7 @@ class Searcher:
             if contacts is None:
                 lookup.failed(node)
             else:
-                lookup.answered(node, contacts, network=self._reached.get(node.node_id, ""))
+                lookup.answered(node, contacts, network=self._place_of(node.node_id))
         self.table.looked_up(target, now_ms=self._clock.now_ms())
         found.nodes = lookup.result()
         return found
@@ -199,6 +208,10 @@ class Searcher:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _place_of(self, peer: NodeId) -> str:
+        """In which network a node is as far as we have seen: one that called us may name any address as its own."""
+        return self._reached.get(peer) or self._sessions.get(peer, "")
 
     async def _ask_for(self, node: Node, target: bytes, found: Found, *, value: bool) -> list[Node] | None:
         if value:
@@ -267,10 +280,7 @@ class Searcher:
     def _saw(self, node: Node, network: str) -> None:
         now_ms = self._clock.now_ms()
         self.candidates.pop(node.node_id, None)
-        self._reached[node.node_id] = network
-        self._reached.move_to_end(node.node_id)
-        if len(self._reached) > _MAX_CHECKED:
-            self._reached.popitem(last=False)
+        _put(self._reached, node.node_id, network)
         seen = self.table.seen(node, network, now_ms=now_ms)
         if seen.outcome is Outcome.CACHED and seen.ping is not None:
             self.to_ping[seen.ping.node_id] = seen.ping
@@ -302,3 +312,10 @@ class Searcher:
         self._strangers[node_id] = self._clock.now_ms()
         if len(self._strangers) > _MAX_CHECKED:
             self._strangers.popitem(last=False)
+
+
+def _put(known: OrderedDict[NodeId, str], peer: NodeId, network: str) -> None:
+    known[peer] = network
+    known.move_to_end(peer)
+    if len(known) > _MAX_CHECKED:
+        known.popitem(last=False)

@@ -159,6 +159,7 @@ class OverlayNode:
         """Serve, load what was remembered, let the chores run; a member joins in the background, at once."""
         self._remembered = await self._offload(self._memory.contacts)
         self._reloaded = await self._desk.load()
+        self._endpoint.on_session = self._searcher.session_opened
         self._endpoint.on_contact = self._searcher.noticed
         if self.settings.member:
             self._endpoint.handle(OverlayMethod.FIND_NODE, self._desk.find_node)
@@ -172,7 +173,7 @@ class OverlayNode:
 
     async def stop(self) -> None:
         """End chores and what runs behind, and write the contacts file. The endpoint stays open."""
-        self._endpoint.on_contact = None
+        self._endpoint.on_contact = self._endpoint.on_session = None
         tasks, self._tasks = list(self._tasks), set()
         for task in tasks:
             task.cancel()

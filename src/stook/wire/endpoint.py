@@ -44,6 +44,7 @@ Handler = Callable[[Exchange, bytes], Awaitable[None]]
 """Serves one method: gets the exchange and the request's payload. What it raises becomes a signed refusal."""
 OnError = Callable[[str, Exception], None]
 """Told of exceptions that are nobody's answer: the method's name and the exception."""
+OnSession = Callable[[NodeId, str], None]
 OnContact = Callable[[SignedContact, "Reached | None"], None]
 """Told of the verified contact that a peer brought in its hello, and how we reached it; None when it called us."""
 
@@ -109,6 +110,8 @@ class Endpoint:
         self._gate = gate
         self._on_error = on_error if on_error is not None else _report_to_loop
         self.on_contact = on_contact
+        self.on_session: OnSession | None = None
+        """Told of every session that opens, whoever opened it, with the host at its other end."""
         """May be set later, by whoever keeps contacts."""
         self._handlers: dict[str, Handler] = {PING: _serve_ping, PROBE: self._serve_probe}
         self._pool = Pool(limits, self._dial)
@@ -232,6 +235,14 @@ class Endpoint:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def has_session(self, peer: NodeId) -> bool:
+        """Whether a call would use a session that is open, whoever opened it."""
+        return self._pool.find(peer) is not None
+
+    def dialled(self, peer: NodeId) -> tuple[str, int] | None:
+        """Where we called this peer and found it, as long as a session from there is open."""
+        return next((at for link in self._pool.links_with(peer) if (at := link.dialled) is not None), None)
+
     # --- what links tell ---------------------------------------------------------------------------------------------
 
     def link_opened(self, link: Link, opened: Opened) -> None:
@@ -242,6 +253,8 @@ class Endpoint:
             )
         if opened.addressed:
             self._pool.opened(link)
+        if self.on_session is not None and link.member_until_ms:
+            self.on_session(opened.peer_id, link.remote[0])
         if opened.contact is not None and self.on_contact is not None and link.member_until_ms:
             dialled = link.dialled
             self.on_contact(opened.contact, None if dialled is None else Reached(*dialled, link.remote[0]))

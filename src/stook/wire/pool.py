@@ -39,8 +39,12 @@ class Pool:
 
     def find(self, peer: NodeId) -> Link | None:
         """An open session with `peer`, the one with a free slot first; None when there is none."""
-        usable = [link for link in self._by_peer.get(peer, ()) if link.usable]
+        usable = self.links_with(peer)
         return next((link for link in usable if link.session.can_open), usable[0] if usable else None)
+
+    def links_with(self, peer: NodeId) -> list[Link]:
+        """The open sessions with `peer`."""
+        return [link for link in self._by_peer.get(peer, ()) if link.usable]
 
     def has_room(self, *, incoming: bool) -> bool:
         """Whether one more connection may be made; a silent newcomer or an idle session is closed for it if need be."""
