@@ -350,7 +350,7 @@ class Till:
             log("renter's standing", renter=partner.hex(), step=step.value, unpaid=owed.total)
 
     def _since(self, account: Account | None) -> int:
-        """Where the first batch began that is not paid in whole, or that we disputed; 0: there is none."""
+        """Where the first batch began that is not paid in whole, or when we first disputed one; 0: there is none."""
         if account is None:
             return 0
         paid, low, high = account.drawn + account.bartered, 1, account.seq
@@ -359,9 +359,8 @@ class Till:
             while low < high:  # sums only grow along the chain
                 middle = (low + high) // 2
                 kept = self.books.batch(account.partner, middle)
-                low, high = (
-                    (low, middle) if kept is None or narrow(kept.signed.batch.owed) > paid else (middle + 1, high)
-                )
+                beyond = kept is None or narrow(kept.signed.batch.owed) > paid
+                low, high = (low, middle) if beyond else (middle + 1, high)
             first = self.books.batch(account.partner, low)
             found += [first.signed.batch.from_ms] if first is not None else []
         return min(found, default=0)

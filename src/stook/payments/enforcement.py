@@ -70,8 +70,8 @@ def unpaid(
 ) -> Unpaid:
     """Add it up. `held` are the contracts stored here; `unsigned_bytes` were served by price beyond what was signed.
 
-    `uncovered` is what cheques say and nothing stands behind any more; `since_ms` is where the first batch began that is
-    not paid, or was disputed: a newer batch makes no debt younger.
+    `uncovered` is what cheques say and nothing stands behind any more; `since_ms` is where the first batch began that
+    is not paid, or when the first was disputed: a newer batch makes no debt younger.
     """
     accrued = grace = oldest = 0
     cut = account.cut_ms if account is not None else 0
